@@ -1,0 +1,230 @@
+"""One transformer block, driven by the configuration.
+
+Shapes in comments: batch b, position p, query head h, key-value head g, d_model d, d_head e, d_mlp m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from workbench.models.config import ModelConfig
+from workbench.models.taps import Taps
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+Residual = Float[Tensor, "batch pos d_model"]
+Heads = Float[Tensor, "batch pos head d_head"]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What attention needs to know of the positions of one call.
+
+    Attributes:
+        cos, sin: [1 or batch, pos, 1, d_head / 2], for rotary positions; None otherwise.
+        visible: [batch, 1, query, key], True where a query may look; None where plain causality says it all.
+    """
+
+    cos: Tensor | None = None
+    sin: Tensor | None = None
+    visible: Bool[Tensor, "batch 1 query key"] | None = None
+
+    def rotate(self, x: Heads) -> Heads:
+        """Turn each pair (i, i + d_head / 2) by its position's angle (RoPE, Su et al. 2021, in the half-split layout)."""
+        if self.cos is None or self.sin is None:
+            return x
+        left, right = x.chunk(2, dim=-1)
+        return torch.cat((left * self.cos - right * self.sin, right * self.cos + left * self.sin), dim=-1)
+
+
+class Norm(nn.Module):
+    """LayerNorm or RMSNorm: ``x_hat * weight (+ bias)`` with ``x_hat = centred(x) / scale``.
+
+    ``hook_scale`` is the divisor [batch, pos, 1] and ``hook_normalized`` is ``x_hat``, as in TransformerLens.
+    """
+
+    def __init__(self, kind: str, d_model: int, eps: float) -> None:
+        super().__init__()
+        self.centred, self.eps = kind == "layer", eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model)) if self.centred else None
+
+    def standardise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``(x_hat [..., d_model], scale [..., 1])``."""
+        centred = x - x.mean(-1, keepdim=True) if self.centred else x
+        scale = (centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+        return centred / scale, scale
+
+    def affine(self, x_hat: Tensor) -> Tensor:
+        """``x_hat * weight (+ bias)``."""
+        return x_hat * self.weight if self.bias is None else x_hat * self.weight + self.bias
+
+    def pull_back(self, gradient: Tensor, x_hat: Tensor, scale: Tensor) -> Tensor:
+        """Gradient at the input from the gradient at the output: the norm's Jacobian in closed form.
+
+        With g = gradient * weight: ``(g - [mean(g)] - x_hat * mean(g * x_hat)) / scale``, the bracket for
+        LayerNorm only. Leading axes broadcast.
+        """
+        g = gradient * self.weight
+        along = (g * x_hat).mean(-1, keepdim=True)
+        if self.centred:
+            g = g - g.mean(-1, keepdim=True)
+        return (g - x_hat * along) / scale
+
+    def forward(self, x: Tensor, tap: Taps | None = None, name: str = "") -> Tensor:
+        """Normalise ``x`` [..., d_model]; the fused kernel unless the parts are tapped."""
+        if tap is not None and tap.wants(f"{name}.hook_scale", f"{name}.hook_normalized"):
+            centred = x - x.mean(-1, keepdim=True) if self.centred else x
+            scale = tap(f"{name}.hook_scale", (centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
+            out = self.affine(tap(f"{name}.hook_normalized", centred / scale))
+        elif self.centred:
+            out = F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        else:
+            out = F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+        return out if tap is None else tap(f"{name}.hook_out", out)
+
+
+class Attention(nn.Module):
+    """Multi-head causal attention; query heads may share key-value heads, which then stay grouped."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        queries, keys = cfg.n_heads * cfg.d_head, cfg.n_key_value_heads * cfg.d_head
+        self.q = nn.Linear(cfg.d_model, queries, bias=cfg.attn_bias)
+        self.k = nn.Linear(cfg.d_model, keys, bias=cfg.attn_bias)
+        self.v = nn.Linear(cfg.d_model, keys, bias=cfg.attn_bias)
+        self.o = nn.Linear(queries, cfg.d_model, bias=cfg.out_bias)
+
+    def heads_of(self, linear: nn.Linear) -> Float[Tensor, "head d_head d_model"]:
+        """Weights of ``q``, ``k`` or ``v`` seen by each *query* head (a view where heads share none)."""
+        weight = linear.weight.view(-1, self.cfg.d_head, self.cfg.d_model)
+        return weight if linear is self.q else self.per_query_head(weight, 0)
+
+    def bias_of(self, linear: nn.Linear) -> Float[Tensor, "head d_head"] | None:
+        """Bias of ``q``, ``k`` or ``v`` seen by each query head."""
+        if linear.bias is None:
+            return None
+        bias = linear.bias.view(-1, self.cfg.d_head)
+        return bias if linear is self.q else self.per_query_head(bias, 0)
+
+    @property
+    def W_O(self) -> Float[Tensor, "head d_head d_model"]:
+        """Output weights of each head."""
+        return self.o.weight.T.view(self.cfg.n_heads, self.cfg.d_head, self.cfg.d_model)
+
+    def per_query_head(self, x: Tensor, axis: int) -> Tensor:
+        """Repeat shared key-value heads so that every query head has its own."""
+        return x if self.cfg.group_size == 1 else x.repeat_interleave(self.cfg.group_size, dim=axis)
+
+    def forward(self, x: Residual, tap: Taps, name: str, positions: Positions) -> Residual:
+        """Attention output [b p d] of the normalised residual ``x``."""
+        b, p, _ = x.shape
+        e = self.cfg.d_head
+        q = tap(f"{name}.hook_q", self.q(x).view(b, p, -1, e))  # b p h e
+        k = tap(f"{name}.hook_k", self.k(x).view(b, p, -1, e))  # b p g e
+        v = tap(f"{name}.hook_v", self.v(x).view(b, p, -1, e))  # b p g e
+        if tap.wants(f"{name}.hook_k_heads"):
+            k = tap(f"{name}.hook_k_heads", self.per_query_head(k, 2))  # b p h e
+        if tap.wants(f"{name}.hook_v_heads"):
+            v = tap(f"{name}.hook_v_heads", self.per_query_head(v, 2))  # b p h e
+        if positions.cos is not None:
+            q = tap(f"{name}.hook_rot_q", positions.rotate(q))
+            k = tap(f"{name}.hook_rot_k", positions.rotate(k))
+        if tap.wants(f"{name}.hook_attn_scores", f"{name}.hook_pattern"):
+            z = self.attend_openly(q, k, v, tap, name, positions)
+        else:
+            z = self.attend(q, k, v, positions)
+        z = tap(f"{name}.hook_z", z)  # b p h e
+        if tap.wants(f"{name}.hook_result"):
+            result = tap(f"{name}.hook_result", torch.einsum("bphe,hed->bphd", z, self.W_O))
+            out = result.sum(2)
+            return out if self.o.bias is None else out + self.o.bias
+        return self.o(z.reshape(b, p, -1))
+
+    def attend(self, q: Heads, k: Tensor, v: Tensor, positions: Positions) -> Heads:
+        """Head outputs by the fused kernel; the pattern is never made."""
+        grouped = q.shape[2] != k.shape[2] or q.shape[2] != v.shape[2]
+        if grouped and k.shape[2] != v.shape[2]:
+            k, v = self.match_heads(q, k), self.match_heads(q, v)
+            grouped = False
+        z = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=positions.visible,
+            is_causal=positions.visible is None,
+            scale=self.cfg.attn_scale,
+            enable_gqa=grouped,
+        )
+        return z.transpose(1, 2)
+
+    def attend_openly(
+        self, q: Heads, k: Tensor, v: Tensor, tap: Taps, name: str, positions: Positions
+    ) -> Heads:
+        """Head outputs step by step, with scores and pattern [b h query key] open to taps."""
+        k, v = self.match_heads(q, k), self.match_heads(q, v)
+        visible = positions.visible
+        if visible is None:
+            n = q.shape[1]
+            visible = torch.ones(n, n, dtype=torch.bool, device=q.device).tril()
+        scores = torch.einsum("bqhe,bkhe->bhqk", q, k) * self.cfg.attn_scale
+        # The lowest finite number, not -inf: a row without any visible key then stays free of NaN.
+        scores = tap(f"{name}.hook_attn_scores", scores.masked_fill(~visible, torch.finfo(scores.dtype).min))
+        pattern = tap(f"{name}.hook_pattern", scores.softmax(-1, dtype=torch.float32).to(v.dtype))
+        return torch.einsum("bhqk,bkhe->bqhe", pattern, v)
+
+    def match_heads(self, q: Heads, x: Tensor) -> Heads:
+        """Keys or values with one head for each query head."""
+        return x if x.shape[2] == q.shape[2] else self.per_query_head(x, 2)
+
+
+class MLP(nn.Module):
+    """Two- or three-matrix MLP: ``out(act(in(x)))``, or gated ``out(act(gate(x)) * in(x))``."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        self.act = ACTIVATIONS[cfg.act_fn]
+        self.gate = nn.Linear(cfg.d_model, cfg.d_mlp, bias=cfg.mlp_bias) if cfg.gated_mlp else None
+        self.up = nn.Linear(cfg.d_model, cfg.d_mlp, bias=cfg.mlp_bias)
+        self.out = nn.Linear(cfg.d_mlp, cfg.d_model, bias=cfg.mlp_bias)
+
+    def forward(self, x: Tensor, tap: Taps, name: str) -> Tensor:
+        """MLP output [b p d] of the normalised residual ``x``. ``hook_pre`` is what the activation takes in."""
+        if self.gate is None:
+            post = self.act(tap(f"{name}.hook_pre", self.up(x)))  # b p m
+        else:
+            pre = tap(f"{name}.hook_pre", self.gate(x))  # b p m
+            post = self.act(pre) * tap(f"{name}.hook_pre_linear", self.up(x))
+        out: Tensor = self.out(tap(f"{name}.hook_post", post))
+        return out
+
+
+class Block(nn.Module):
+    """Pre-norm block: ``mid = pre + attn(ln1(pre))``, ``post = mid + mlp(ln2(mid))``."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        self.ln1 = Norm(cfg.norm, cfg.d_model, cfg.norm_eps)
+        self.attn = Attention(cfg)
+        self.ln2 = Norm(cfg.norm, cfg.d_model, cfg.norm_eps)
+        self.mlp = MLP(cfg)
+
+    def forward(self, resid: Residual, tap: Taps, name: str, positions: Positions) -> Residual:
+        """The residual stream after this block."""
+        resid = tap(f"{name}.hook_resid_pre", resid)
+        attended = self.attn(self.ln1(resid, tap, f"{name}.ln1"), tap, f"{name}.attn", positions)
+        resid = tap(f"{name}.hook_resid_mid", resid + tap(f"{name}.hook_attn_out", attended))
+        fed = self.mlp(self.ln2(resid, tap, f"{name}.ln2"), tap, f"{name}.mlp")
+        return tap(f"{name}.hook_resid_post", resid + tap(f"{name}.hook_mlp_out", fed))

@@ -1,0 +1,119 @@
+"""Getting a model: by registry name, from a local folder, from the hub, or from a Hugging Face model in memory."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench.models import registry
+from workbench.models.families import FAMILIES, family_of
+from workbench.models.transformer import Transformer
+
+
+def from_hf(hf_model: Any, tokenizer: Any = None, *, name: str | None = None) -> Transformer:
+    """The hooked form of a loaded Hugging Face model of a supported family; weights are shared, not copied.
+
+    Args:
+        hf_model: such as ``LlamaForCausalLM`` or ``GPT2LMHeadModel``.
+        tokenizer: its tokenizer; None if only tokens will be given.
+        name: how results call it; by default the name that the configuration carries, or the model type.
+
+    Raises:
+        ValueError: the family, or an option of its configuration, is not supported.
+    """
+    family = family_of(hf_model.config.model_type)
+    if not hasattr(hf_model, "lm_head"):
+        raise ValueError(
+            f"{type(hf_model).__name__} has no language-model head; load it with AutoModelForCausalLM instead."
+        )
+    cfg, weights = family.adapt(hf_model)
+    called = name or Path(str(getattr(hf_model.config, "_name_or_path", "") or family.key)).name
+    return Transformer(cfg, {k: v.detach() for k, v in weights.items()}, tokenizer, called)
+
+
+def load(
+    model: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32, progress: registry.Progress | None = None
+) -> Transformer:
+    """Load a model with its tokenizer.
+
+    Args:
+        model: a registry name (``smollm2-135m``), a local folder in Hugging Face's layout, or a hub id.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
+        dtype: number type of the weights.
+        progress: called with (done, total, what) while a registry model is fetched for the first time.
+
+    Raises:
+        ValueError: no such model (with the closest match), an unsupported family, or damaged files; one sentence.
+    """
+    name, folder = _find(model, progress)
+    with _quiet():
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        local = folder is not None
+        source = str(folder) if local else name
+        try:
+            config = AutoConfig.from_pretrained(source, local_files_only=local)
+        except (OSError, ValueError) as error:
+            raise ValueError(_why_not(name, folder, error)) from error
+        family_of(config.model_type)
+        try:
+            hf = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=dtype, use_safetensors=True, local_files_only=local
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+        except Exception as error:
+            raise ValueError(_why_not(name, folder, error)) from error
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return from_hf(hf.to(where), tokenizer, name=name)
+
+
+def _find(model: str | Path, progress: registry.Progress | None) -> tuple[str, Path | None]:
+    """(name, folder), the folder None for a hub id."""
+    if isinstance(model, str) and model in registry.names():
+        return model, registry.get(model, progress=progress)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ValueError(f"The folder '{path}' holds no config.json; give a folder in Hugging Face's layout.")
+        return path.resolve().name, path
+    text = str(model)
+    if isinstance(model, str) and text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        return text, None
+    close = difflib.get_close_matches(text, registry.names(), 1, 0.4)
+    raise ValueError(
+        f"There is no model '{text}'"
+        + (f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(registry.names())}.")
+        + " A local folder or a hub id (owner/name) also works."
+    )
+
+
+def _why_not(name: str, folder: Path | None, error: Exception) -> str:
+    reason = " ".join(str(error).split()).rstrip(".")[:200]
+    if folder is None:
+        return f"The model '{name}' could not be had from the hub ({reason}); check the name and the connection."
+    remedy = f"run 'workbench models get {name} --force'" if name in registry.names() else "fetch the folder again"
+    return f"The model files in '{folder}' could not be read ({type(error).__name__}: {reason}); {remedy}."
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and notes off the terminal while a model loads; ours say what is going on."""
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+__all__ = ["FAMILIES", "from_hf", "load"]

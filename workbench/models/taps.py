@@ -1,0 +1,106 @@
+"""Taps: functions that see, and may replace, a named activation while a model runs.
+
+A tap belongs to one call, never to the model: ``model(tokens, taps={name: function})``. That is what lets many
+threads share one model, and why an exception leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Tap = Callable[[Tensor], Tensor | None]
+
+
+class Taps:
+    """The taps of one call. ``tap(name, value)`` gives the value that the model goes on with."""
+
+    __slots__ = ("functions",)
+
+    def __init__(self, functions: Mapping[str, Tap] | None = None) -> None:
+        self.functions: Mapping[str, Tap] = functions or {}
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        """Show ``value`` to the tap called ``name``, if there is one; what it returns replaces the value."""
+        function = self.functions.get(name)
+        if function is None:
+            return value
+        replaced = function(value)
+        return value if replaced is None else replaced
+
+    def wants(self, *names: str) -> bool:
+        """True if any of these activations is tapped: then it must be made even where a fused path skips it."""
+        return bool(self.functions) and any(name in self.functions for name in names)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """What a TransformerLens-style hook function gets as its second argument."""
+
+    name: str
+
+    def layer(self) -> int:
+        """The block that the activation belongs to.
+
+        Raises:
+            ValueError: the activation is outside the blocks.
+        """
+        match = re.match(r"blocks\.(\d+)\.", self.name)
+        if match is None:
+            raise ValueError(f"The activation '{self.name}' belongs to no layer.")
+        return int(match.group(1))
+
+
+HookFunction = Callable[[Tensor, Hook], Tensor | None]
+NameFilter = str | Sequence[str] | Callable[[str], bool] | None
+
+
+def block_hook_names(layer: int, *, rotary: bool, gated: bool) -> list[str]:
+    """Names of the activations of one block, in the order of computation."""
+    attention = ["q", "k", "k_heads", "v", "v_heads"] + ["rot_q", "rot_k"] * rotary
+    attention += ["attn_scores", "pattern", "z", "result"]
+    mlp = ["pre", "pre_linear", "post"] if gated else ["pre", "post"]
+    names = ["hook_resid_pre", "ln1.hook_scale", "ln1.hook_normalized", "ln1.hook_out"]
+    names += [f"attn.hook_{name}" for name in attention]
+    names += ["hook_attn_out", "hook_resid_mid", "ln2.hook_scale", "ln2.hook_normalized", "ln2.hook_out"]
+    names += [f"mlp.hook_{name}" for name in mlp] + ["hook_mlp_out", "hook_resid_post"]
+    return [f"blocks.{layer}.{name}" for name in names]
+
+
+# Made only where they are asked for by name: each is a copy, per query head, of something smaller.
+ON_REQUEST = ("hook_result", "hook_k_heads", "hook_v_heads")
+
+
+def check_names(names: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse names that no activation has.
+
+    Raises:
+        ValueError: naming the first unknown one and the closest that exist.
+    """
+    exists = set(known)
+    for name in names:
+        if name not in exists:
+            hint = ", ".join(f"'{close}'" for close in difflib.get_close_matches(name, known, 3, 0.5))
+            raise ValueError(
+                f"This model has no activation called '{name}'; "
+                + (f"did you mean {hint}?" if hint else "model.hook_names lists them.")
+            )
+
+
+def select_names(names: NameFilter, known: Sequence[str]) -> list[str]:
+    """The activations that a cache is to keep: None = all but those in :data:`ON_REQUEST`.
+
+    Raises:
+        ValueError: a name does not exist.
+    """
+    if names is None:
+        return [name for name in known if not name.endswith(ON_REQUEST)]
+    if callable(names):
+        return [name for name in known if names(name)]
+    chosen = [names] if isinstance(names, str) else list(names)
+    check_names(chosen, known)
+    return chosen

@@ -1,0 +1,98 @@
+"""Text to tokens and back, on top of a Hugging Face tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenizer together with what a model allows.
+
+    Attributes:
+        tokenizer: a Hugging Face tokenizer, or None for models that have none.
+        n_ctx: the most tokens a prompt may have.
+    """
+
+    tokenizer: Any
+    n_ctx: int
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of one text, with the special tokens that the tokenizer itself adds.
+
+        Raises:
+            ValueError: the text is empty or too long, or there is no tokenizer.
+        """
+        ids: list[int] = self._need().encode(text)
+        if not ids or not text:
+            raise ValueError("The prompt is empty: write at least one word.")
+        if len(ids) > self.n_ctx:
+            raise ValueError(
+                f"The prompt '{shorten(text)}' has {len(ids)} tokens; this model reads at most {self.n_ctx}. Shorten it."
+            )
+        return ids
+
+    def batch(self, texts: str | Sequence[str]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch"]]:
+        """Tokens [batch, pos], padded on the right, and the length of each text."""
+        rows = [self.ids(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        if not rows:
+            raise ValueError("There are no prompts: give at least one.")
+        return pad_right(rows, self.pad), torch.tensor([len(row) for row in rows])
+
+    @property
+    def pad(self) -> int:
+        """The id that padding is filled with."""
+        for candidate in ("pad_token_id", "eos_token_id"):
+            if (found := getattr(self.tokenizer, candidate, None)) is not None:
+                return int(found)
+        return 0
+
+    def single(self, word: str) -> int:
+        """The one token of ``word``, without special tokens.
+
+        Raises:
+            ValueError: the word is no token or several; the message shows them.
+        """
+        ids = self._need().encode(word, add_special_tokens=False)
+        if len(ids) != 1:
+            pieces = " + ".join(repr(piece) for piece in self.pieces(ids)) or "nothing"
+            raise ValueError(
+                f"{word!r} is not one token for this model ({pieces}); choose a word that is, "
+                "and mind the space before it."
+            )
+        return int(ids[0])
+
+    def is_single(self, word: str) -> bool:
+        """True if ``word`` is exactly one token."""
+        return len(self._need().encode(word, add_special_tokens=False)) == 1
+
+    def pieces(self, text: str | Tensor | Sequence[int]) -> list[str]:
+        """Each token as the text it stands for; bytes of a split character are shown as their replacement sign."""
+        if isinstance(text, str):
+            ids = self.ids(text)
+        else:
+            ids = torch.as_tensor(text).flatten().tolist()
+        return [self._need().decode([i]) for i in ids]
+
+    def _need(self) -> Any:
+        if self.tokenizer is None:
+            raise ValueError("This model came without a tokenizer: give tokens, or pass one to from_hf.")
+        return self.tokenizer
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "batch pos"]:
+    """Rows of unlike length as one tensor."""
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
+
+
+def shorten(text: str, width: int = 60) -> str:
+    """The text, cut in the middle where it is longer than ``width`` characters."""
+    half = width // 2
+    return text if len(text) <= width else f"{text[:half]}...{text[-half:]}"
