@@ -124,7 +124,7 @@ class Graph:
         return {name: i for i, name in enumerate(self.readers)}
 
     @cached_property
-    def reader_node(self) -> Int[Tensor, "readers"]:
+    def reader_node(self) -> Int[Tensor, readers]:
         """The writer that each reader belongs to (``a4.h1<q>`` -> ``a4.h1``); -1 for ``logits``."""
         return torch.tensor([self.writer_index.get(node_of(reader), -1) for reader in self.readers])
 
@@ -341,7 +341,8 @@ class Scores:
         if not mask.any():
             low, high = key[self.graph.mask].min(), key.max()
             raise ValueError(
-                f"No edge reaches the threshold {threshold:g}: the {ranking} scores lie between {low:.3g} and {high:.3g}."
+                f"No edge reaches the threshold {threshold:g}: the {ranking} scores lie between {low:.3g} and "
+                f"{high:.3g}."
             )
         circuit = Circuit(self.graph, mask, self.values)
         return circuit.prune() if prune else circuit

@@ -23,6 +23,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
 }
 
+NO_TAPS = Taps()
+
 Residual = Float[Tensor, "batch pos d_model"]
 Heads = Float[Tensor, "batch pos head d_head"]
 
@@ -41,7 +43,7 @@ class Positions:
     visible: Bool[Tensor, "batch 1 query key"] | None = None
 
     def rotate(self, x: Heads) -> Heads:
-        """Turn each pair (i, i + d_head / 2) by its position's angle (RoPE, Su et al. 2021, in the half-split layout)."""
+        """Turn each pair (i, i + d_head / 2) by its position's angle (RoPE, Su et al. 2021, half-split layout)."""
         if self.cos is None or self.sin is None:
             return x
         left, right = x.chunk(2, dim=-1)
@@ -60,15 +62,14 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(d_model))
         self.bias = nn.Parameter(torch.zeros(d_model)) if self.centred else None
 
+    def _centre(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        centred = x - x.mean(-1, keepdim=True) if self.centred else x
+        return centred, (centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+
     def standardise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``(x_hat [..., d_model], scale [..., 1])``."""
-        centred = x - x.mean(-1, keepdim=True) if self.centred else x
-        scale = (centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+        centred, scale = self._centre(x)
         return centred / scale, scale
-
-    def affine(self, x_hat: Tensor) -> Tensor:
-        """``x_hat * weight (+ bias)``."""
-        return x_hat * self.weight if self.bias is None else x_hat * self.weight + self.bias
 
     def pull_back(self, gradient: Tensor, x_hat: Tensor, scale: Tensor) -> Tensor:
         """Gradient at the input from the gradient at the output: the norm's Jacobian in closed form.
@@ -82,17 +83,18 @@ class Norm(nn.Module):
             g = g - g.mean(-1, keepdim=True)
         return (g - x_hat * along) / scale
 
-    def forward(self, x: Tensor, tap: Taps | None = None, name: str = "") -> Tensor:
+    def forward(self, x: Tensor, tap: Taps = NO_TAPS, name: str = "") -> Tensor:
         """Normalise ``x`` [..., d_model]; the fused kernel unless the parts are tapped."""
-        if tap is not None and tap.wants(f"{name}.hook_scale", f"{name}.hook_normalized"):
-            centred = x - x.mean(-1, keepdim=True) if self.centred else x
-            scale = tap(f"{name}.hook_scale", (centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
-            out = self.affine(tap(f"{name}.hook_normalized", centred / scale))
+        if tap.wants(f"{name}.hook_scale", f"{name}.hook_normalized"):
+            centred, scale = self._centre(x)
+            scale = tap(f"{name}.hook_scale", scale)
+            x_hat = tap(f"{name}.hook_normalized", centred / scale)
+            out = x_hat * self.weight if self.bias is None else x_hat * self.weight + self.bias
         elif self.centred:
             out = F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
         else:
             out = F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
-        return out if tap is None else tap(f"{name}.hook_out", out)
+        return tap(f"{name}.hook_out", out)
 
 
 class Attention(nn.Module):
@@ -114,7 +116,7 @@ class Attention(nn.Module):
 
     def bias_of(self, linear: nn.Linear) -> Float[Tensor, "head d_head"] | None:
         """Bias of ``q``, ``k`` or ``v`` seen by each query head."""
-        if linear.bias is None:
+        if not self.cfg.attn_bias:
             return None
         bias = linear.bias.view(-1, self.cfg.d_head)
         return bias if linear is self.q else self.per_query_head(bias, 0)
@@ -149,9 +151,9 @@ class Attention(nn.Module):
         z = tap(f"{name}.hook_z", z)  # b p h e
         if tap.wants(f"{name}.hook_result"):
             result = tap(f"{name}.hook_result", torch.einsum("bphe,hed->bphd", z, self.W_O))
-            out = result.sum(2)
-            return out if self.o.bias is None else out + self.o.bias
-        return self.o(z.reshape(b, p, -1))
+            return result.sum(2) + self.o.bias if self.cfg.out_bias else result.sum(2)
+        out: Tensor = self.o(z.reshape(b, p, -1))
+        return out
 
     def attend(self, q: Heads, k: Tensor, v: Tensor, positions: Positions) -> Heads:
         """Head outputs by the fused kernel; the pattern is never made."""
@@ -170,9 +172,7 @@ class Attention(nn.Module):
         )
         return z.transpose(1, 2)
 
-    def attend_openly(
-        self, q: Heads, k: Tensor, v: Tensor, tap: Taps, name: str, positions: Positions
-    ) -> Heads:
+    def attend_openly(self, q: Heads, k: Tensor, v: Tensor, tap: Taps, name: str, positions: Positions) -> Heads:
         """Head outputs step by step, with scores and pattern [b h query key] open to taps."""
         k, v = self.match_heads(q, k), self.match_heads(q, v)
         visible = positions.visible
@@ -183,7 +183,8 @@ class Attention(nn.Module):
         # The lowest finite number, not -inf: a row without any visible key then stays free of NaN.
         scores = tap(f"{name}.hook_attn_scores", scores.masked_fill(~visible, torch.finfo(scores.dtype).min))
         pattern = tap(f"{name}.hook_pattern", scores.softmax(-1, dtype=torch.float32).to(v.dtype))
-        return torch.einsum("bhqk,bkhe->bqhe", pattern, v)
+        z: Tensor = torch.einsum("bhqk,bkhe->bqhe", pattern, v)
+        return z
 
     def match_heads(self, q: Heads, x: Tensor) -> Heads:
         """Keys or values with one head for each query head."""
@@ -200,7 +201,7 @@ class MLP(nn.Module):
         self.up = nn.Linear(cfg.d_model, cfg.d_mlp, bias=cfg.mlp_bias)
         self.out = nn.Linear(cfg.d_mlp, cfg.d_model, bias=cfg.mlp_bias)
 
-    def forward(self, x: Tensor, tap: Taps, name: str) -> Tensor:
+    def forward(self, x: Tensor, tap: Taps = NO_TAPS, name: str = "") -> Tensor:
         """MLP output [b p d] of the normalised residual ``x``. ``hook_pre`` is what the activation takes in."""
         if self.gate is None:
             post = self.act(tap(f"{name}.hook_pre", self.up(x)))  # b p m

@@ -37,7 +37,11 @@ def from_hf(hf_model: Any, tokenizer: Any = None, *, name: str | None = None) ->
 
 
 def load(
-    model: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32, progress: registry.Progress | None = None
+    model: str | Path,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype = torch.float32,
+    progress: registry.Progress | None = None,
 ) -> Transformer:
     """Load a model with its tokenizer.
 
@@ -69,7 +73,8 @@ def load(
         except Exception as error:
             raise ValueError(_why_not(name, folder, error)) from error
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return from_hf(hf.to(where), tokenizer, name=name)
+    moved: Any = hf
+    return from_hf(moved.to(where), tokenizer, name=name)
 
 
 def _find(model: str | Path, progress: registry.Progress | None) -> tuple[str, Path | None]:
@@ -105,15 +110,16 @@ def _quiet() -> Iterator[None]:
     """Keep transformers' bars and notes off the terminal while a model loads; ours say what is going on."""
     from transformers.utils import logging
 
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    notes: Any = logging
+    bars, level = notes.is_progress_bar_enabled(), notes.get_verbosity()
+    notes.disable_progress_bar()
+    notes.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        notes.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            notes.enable_progress_bar()
 
 
 __all__ = ["FAMILIES", "from_hf", "load"]

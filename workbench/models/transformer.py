@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from workbench.models.blocks import Block, Norm, Positions
+from workbench.models.blocks import NO_TAPS, Block, Norm, Positions
 from workbench.models.cache import ActivationCache
 from workbench.models.config import ModelConfig
 from workbench.models.taps import Hook, HookFunction, NameFilter, Tap, Taps, block_hook_names, check_names, select_names
@@ -43,7 +43,7 @@ class Transformer(nn.Module):
         with torch.device("meta"):
             self.embed = nn.Embedding(cfg.d_vocab, cfg.d_model)
             self.pos_embed = nn.Embedding(cfg.n_ctx, cfg.d_model) if cfg.positions == "learned" else None
-            self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
+            self.blocks: Sequence[Block] = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))  # type: ignore[assignment]
             self.ln_final = Norm(cfg.norm, cfg.d_model, cfg.norm_eps)
             self.unembedding = nn.Linear(cfg.d_model, cfg.d_vocab, bias=False)
         given = dict(weights)
@@ -106,7 +106,7 @@ class Transformer(nn.Module):
         attention_mask: Int[Tensor, "batch pos"] | None = None,
         start_at_layer: int = 0,
         stop_at_layer: int | None = None,
-        logits_at: Int[Tensor, "batch"] | None = None,
+        logits_at: Int[Tensor, batch] | None = None,
     ) -> Tensor:
         """Run the model.
 
@@ -131,7 +131,7 @@ class Transformer(nn.Module):
         stop = self._layer(stop_at_layer, self.cfg.n_layers)
         start = self._layer(start_at_layer, 0)
         positions, ids = self.positions(tokens, attention_mask)
-        resid = cast(Tensor, tokens) if tokens.is_floating_point() else self.embedding(tokens, ids, tap)
+        resid = tokens if tokens.is_floating_point() else self.embedding(tokens, ids, tap)
         if not tokens.is_floating_point() and start:
             raise ValueError(f"start_at_layer={start} needs the residual stream [batch, pos, d_model], not tokens.")
         for layer in range(start, stop):
@@ -141,20 +141,21 @@ class Transformer(nn.Module):
     def embedding(self, tokens: Int[Tensor, "batch pos"], ids: Tensor, tap: Taps) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream that enters block 0."""
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.cfg.d_vocab:
-            raise ValueError(f"Token ids must lie between 0 and {self.cfg.d_vocab - 1}; got {tokens.min()} to {tokens.max()}.")
+            raise ValueError(
+                f"Token ids must lie between 0 and {self.cfg.d_vocab - 1}; got {tokens.min()} to {tokens.max()}."
+            )
         resid = tap("hook_embed", self.embed(tokens))
         if self.pos_embed is not None:
             added = self.pos_embed(ids).expand(len(tokens), -1, -1)
             resid = resid + tap("hook_pos_embed", added)
         return resid
 
-    def logits(self, resid: Tensor, tap: Taps | None = None, at: Tensor | None = None) -> Logits:
+    def logits(self, resid: Tensor, tap: Taps = NO_TAPS, at: Tensor | None = None) -> Logits:
         """Final norm and unembedding of a residual stream, at all positions or one of each example."""
         if at is not None:
             resid = resid[torch.arange(len(resid), device=resid.device), at.to(resid.device)][:, None]
         normed = self.ln_final(resid, tap, "ln_final")
-        logits: Tensor = self.unembedding(normed)
-        return logits if tap is None else tap("hook_unembed", logits)
+        return tap("hook_unembed", self.unembedding(normed))
 
     def positions(self, tokens: Tensor, attention_mask: Tensor | None = None) -> tuple[Positions, Tensor]:
         """Rotary angles and visibility of one call, and the position ids [1 or batch, pos].
@@ -166,7 +167,9 @@ class Transformer(nn.Module):
         if n == 0 or len(tokens) == 0:
             raise ValueError("The prompt is empty: it has no tokens.")
         if n > self.cfg.n_ctx:
-            raise ValueError(f"The prompt has {n} tokens; {self.name} reads at most {self.cfg.n_ctx}. Shorten the prompt.")
+            raise ValueError(
+                f"The prompt has {n} tokens; {self.name} reads at most {self.cfg.n_ctx}. Shorten the prompt."
+            )
         ids, visible = torch.arange(n, device=device)[None], None
         if attention_mask is not None and not _pads_right_only(attention_mask):
             real = attention_mask.bool()

@@ -31,7 +31,9 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
     """
     c, rotary = hf.config, hf.model.rotary_emb
     if rotary.rope_type in _VARYING_ROTARY:
-        raise ValueError(f"Rotary positions of the type '{rotary.rope_type}' are not supported; use a model with a fixed one.")
+        raise ValueError(
+            f"Rotary positions of the type '{rotary.rope_type}' are not supported; use a model with a fixed one."
+        )
     d_head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     cfg = ModelConfig(
         family="llama",
