@@ -66,12 +66,18 @@ def load(
             raise ValueError(_why_not(name, folder, error)) from error
         family_of(config.model_type)
         try:
-            hf = AutoModelForCausalLM.from_pretrained(
-                source, config=config, dtype=dtype, use_safetensors=True, local_files_only=local
+            hf, found = AutoModelForCausalLM.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=local,
+                output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
         except Exception as error:
             raise ValueError(_why_not(name, folder, error)) from error
+    _refuse_gaps(name, found)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     moved: Any = hf
     return from_hf(moved.to(where), tokenizer, name=name)
@@ -95,6 +101,23 @@ def _find(model: str | Path, progress: registry.Progress | None) -> tuple[str, P
         + (f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(registry.names())}.")
         + " A local folder or a hub id (owner/name) also works."
     )
+
+
+def _refuse_gaps(name: str, found: dict[str, Any]) -> None:
+    """Transformers fills missing tensors with random numbers and says so in a log; an analysis of those is worthless."""
+    said = []
+    for key, what in (
+        ("missing_keys", "missing"),
+        ("unexpected_keys", "surplus"),
+        ("mismatched_keys", "of a wrong shape"),
+    ):
+        tensors = sorted(str(entry) for entry in found.get(key) or ())
+        if tensors:
+            said.append(f"{what}: {', '.join(tensors[:20])}" + (" ..." if len(tensors) > 20 else ""))
+    if said:
+        raise ValueError(
+            f"The weights of '{name}' do not fit its config.json ({'; '.join(said)}); fetch the model again."
+        )
 
 
 def _why_not(name: str, folder: Path | None, error: Exception) -> str:

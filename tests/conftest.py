@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import micro
+from workbench.models import Transformer, from_hf, load
+from workbench.models.registry import installed
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session", params=micro.KINDS)
+def pair(request: pytest.FixtureRequest) -> tuple[Any, Transformer]:
+    """(Hugging Face model, ours) of every kind."""
+    hf = micro.hugging_face(request.param)
+    return hf, from_hf(hf)
+
+
+@pytest.fixture(scope="session")
+def micro_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return micro.save(tmp_path_factory.mktemp("models") / "micro-llama")
+
+
+@pytest.fixture(scope="session")
+def model(micro_folder: Path) -> Transformer:
+    """A grouped micro LLaMA with a tokenizer."""
+    return load(micro_folder)
+
+
+@pytest.fixture(scope="session")
+def smol() -> Transformer:
+    """The real default model; `make test` fetches it before it runs the tests."""
+    if not installed("smollm2-135m"):
+        pytest.fail("SmolLM2-135M is missing: run 'workbench models get smollm2-135m' (make test does).")
+    return load("smollm2-135m")

@@ -1,0 +1,147 @@
+"""The hooked model against Hugging Face and TransformerLens, activation by activation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import micro
+from workbench.models import Transformer, from_hf, load
+
+Pair = tuple[Any, Transformer]
+BRIDGED = "blocks.{}.{}"
+
+
+def worst(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Largest difference in units of the reference's spread."""
+    return float((ours - theirs).abs().max() / theirs.std())
+
+
+@torch.no_grad()
+def test_logits_equal_hugging_face(pair: Pair) -> None:
+    hf, model = pair
+    tokens = torch.randint(0, 64, (3, 17), generator=torch.Generator().manual_seed(1))
+    assert worst(model(tokens), hf(tokens).logits) < 1e-5
+
+
+@torch.no_grad()
+def test_every_residual_stream_and_pattern_equals_hugging_face(pair: Pair) -> None:
+    hf, model = pair
+    tokens = torch.randint(0, 64, (2, 11), generator=torch.Generator().manual_seed(2))
+    hf.set_attn_implementation("eager")
+    theirs = hf(tokens, output_hidden_states=True, output_attentions=True)
+    hf.set_attn_implementation("sdpa")
+    _, cache = model.run_with_cache(tokens)
+    for layer in range(model.cfg.n_layers):
+        assert worst(cache["resid_pre", layer], theirs.hidden_states[layer]) < 1e-5
+        torch.testing.assert_close(cache["pattern", layer], theirs.attentions[layer], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_on_either_side_changes_no_real_token(pair: Pair, side: str) -> None:
+    _, model = pair
+    tokens = torch.randint(0, 64, (1, 9), generator=torch.Generator().manual_seed(3))
+    padding, mask = torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 13, dtype=torch.long)
+    alone = model(tokens)
+    if side == "left":
+        mask[:, :4] = 0
+        padded = model(torch.cat((padding, tokens), 1), attention_mask=mask)[:, 4:]
+    else:
+        mask[:, 9:] = 0
+        padded = model(torch.cat((tokens, padding), 1), attention_mask=mask)[:, :9]
+    assert worst(padded, alone) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["llama-grouped", "gpt2"])
+def test_the_whole_cache_equals_transformer_bridge(kind: str, tmp_path: Path) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    folder = micro.save(tmp_path, kind)
+    bridge = TransformerBridge.boot_transformers(str(folder), device="cpu")
+    model = load(folder)
+    tokens = torch.randint(0, 64, (2, 8), generator=torch.Generator().manual_seed(4))
+    _, theirs = bridge.run_with_cache(tokens)
+    _, ours = model.run_with_cache(tokens)
+    shared = [name for name in ours if name in theirs]
+    expected = {"hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_q", "hook_k", "hook_v", "hook_pattern"}
+    expected |= {"hook_attn_scores", "hook_z", "hook_pre", "hook_post", "hook_mlp_out", "hook_attn_out", "hook_scale"}
+    assert expected <= {name.rpartition(".")[2] for name in shared}
+    for name in shared:
+        torch.testing.assert_close(
+            ours[name], theirs[name].detach(), atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@torch.no_grad()
+@pytest.mark.real
+def test_smollm2_equals_hugging_face_and_transformer_bridge(smol: Transformer) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from workbench.models import registry
+
+    bridge = TransformerBridge.boot_transformers(str(registry.get("smollm2-135m")), device="cpu")
+    tokens = smol.to_tokens(["When Mary and John went to the store, John gave a drink to", "The war began in 1732"])
+    logits, ours = smol.run_with_cache(tokens)
+    theirs = bridge.original_model(tokens).logits
+    assert worst(logits, theirs) < 1e-4
+    _, cache = bridge.run_with_cache(tokens)
+    for name in [name for name in ours if name in cache and "blocks" in name]:
+        if name.endswith("attn_scores"):  # masked entries are the lowest float; compare the others
+            visible = cache[name] > -1e30
+            assert worst(ours[name][visible], cache[name][visible]) < 1e-4, name
+        else:
+            assert worst(ours[name], cache[name]) < 1e-4, name
+
+
+def test_taps_that_only_look_change_nothing_and_explicit_attention_equals_fused(pair: Pair) -> None:
+    _, model = pair
+    tokens = torch.randint(0, 64, (2, 12))
+    logits, cache = model.run_with_cache(tokens, lambda name: True)
+    torch.testing.assert_close(logits, model(tokens), atol=1e-5, rtol=1e-5)
+    assert set(cache) == set(model.hook_names)
+    assert cache["result", 1].shape == (2, 12, model.cfg.n_heads, model.cfg.d_model)
+    torch.testing.assert_close(
+        cache["result", 1].sum(2) + (model.blocks[1].attn.o.bias if model.cfg.out_bias else 0),
+        cache["blocks.1.hook_attn_out"],
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(layer=st.integers(0, 2), batch=st.integers(1, 3), pos=st.integers(1, 12))
+def test_a_run_cut_at_any_layer_and_taken_up_again_is_the_same(layer: int, batch: int, pos: int) -> None:
+    for kind in ("llama-grouped", "gpt2"):
+        model = from_hf(micro.hugging_face(kind))
+        tokens = torch.randint(0, 64, (batch, pos))
+        resid = model(tokens, stop_at_layer=layer)
+        torch.testing.assert_close(model(resid, start_at_layer=layer), model(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_the_gradient_at_every_head_equals_hugging_face(pair: Pair) -> None:
+    hf, model = pair
+    tokens = torch.randint(0, 64, (2, 9), generator=torch.Generator().manual_seed(5))
+    outputs: list[torch.Tensor] = []
+    layers = hf.transformer.h if model.cfg.family == "gpt2" else hf.model.layers
+
+    def keep(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
+        outputs.append(args[0])
+
+    projections = [b.attn.c_proj if model.cfg.family == "gpt2" else b.self_attn.o_proj for b in layers]
+    handles = [p.register_forward_pre_hook(keep) for p in projections]
+    theirs_logits = hf(tokens).logits
+    theirs = torch.autograd.grad((theirs_logits[:, -1, 3] - theirs_logits[:, -1, 5]).sum(), outputs)
+    for handle in handles:
+        handle.remove()
+    start = model(tokens, stop_at_layer=0).requires_grad_(True)
+    logits, cache = model.run_with_cache(start, lambda name: name.endswith("hook_z"))
+    ours = torch.autograd.grad((logits[:, -1, 3] - logits[:, -1, 5]).sum(), list(cache.values()))
+    for mine, reference in zip(ours, theirs, strict=True):
+        assert worst(mine.flatten(2), reference) < 1e-4

@@ -1,0 +1,84 @@
+"""The command line: ``workbench --help``.
+
+Commands live in modules by topic. Whatever takes long to import (torch, the figures) is imported by the command
+that needs it, so that ``--help`` and the run list answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from workbench.cli import discovery, keep, library
+from workbench.cli.console import complain, say
+
+app = typer.Typer(
+    name="workbench",
+    help="Find the circuit that a language model uses, check it, look at it, export it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(library.app)
+app.add_typer(library.models, name="models")
+app.command()(library.tasks)
+app.command()(library.methods)
+app.command()(discovery.discover)
+app.command()(discovery.evaluate)
+app.command()(keep.export)
+app.add_typer(keep.runs, name="runs")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from workbench.runs.store import version
+
+        say(f"workbench {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def workbench(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find the circuit that a language model uses, check it, look at it, export it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status: 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C.
+
+    An error is one line on standard error. With ``WORKBENCH_DEBUG=1`` its traceback is shown too.
+    """
+    try:
+        status = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except KeyboardInterrupt:
+        return _fail("Stopped.", discovery.INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("WORKBENCH_DEBUG", "0") not in ("", "0"):
+            import traceback
+
+            traceback.print_exc()
+        # typer brings its own click from version 0.29 on and took another's before: told by what it can do
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            return _fail(error.format_message(), int(error.exit_code))
+        if isinstance(error, ValueError):
+            return _fail(str(error), 2)
+        if type(error).__name__ == "Abort":
+            return _fail("Stopped.", discovery.INTERRUPTED)
+        kind = type(error).__name__
+        return _fail(f"{kind}: {error} (set WORKBENCH_DEBUG=1 to see where it comes from)", 1)
+
+
+def _fail(text: str, status: int) -> int:
+    if text:
+        complain(f"Error: {text}" if status != discovery.INTERRUPTED else text)
+    return status

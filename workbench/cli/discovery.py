@@ -1,0 +1,198 @@
+"""``workbench discover`` and ``evaluate``: find a circuit, and judge one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from workbench.cli.console import (
+    AsJson,
+    Say,
+    Store,
+    complain,
+    number,
+    print_facts,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    stoppable,
+)
+from workbench.runs import Run, RunStore
+
+if TYPE_CHECKING:
+    from workbench.circuits import Evaluation, FaithfulnessCurve, Progress
+    from workbench.circuits.activations import Ablation
+    from workbench.circuits.graph import Ranking
+
+_SHOWN = 12  # edges in the table; --json has them all
+INTERRUPTED = 130  # exit status that shells give a program ended by Ctrl-C
+
+
+def discover(
+    model: Annotated[str, typer.Option(help="Name, local folder or hub id.")] = "smollm2-135m",
+    task: Annotated[str, typer.Option(help="Key of the task; see: workbench tasks.")] = "ioi",
+    method: Annotated[str, typer.Option(help="Key of the method; see: workbench methods.")] = "eap-ig",
+    edges: Annotated[int, typer.Option(help="Edges of the circuit, before pruning.")] = 500,
+    n: Annotated[int, typer.Option(help="Pairs of prompts.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Steps of EAP-IG; its own default is 5.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any option of the method, as name=value.")
+    ] = None,
+    ablation: Annotated[str, typer.Option(help="What other edges carry: resample, mean, zero.")] = "resample",
+    ranking: Annotated[str, typer.Option(help="Best by absolute or by signed score.")] = "absolute",
+    curve: Annotated[bool, typer.Option(help="Measure faithfulness over sizes (CMD, CPR).")] = True,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Work even if this was done before.")] = False,
+    out: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the circuit that a model uses for a task, judge it, and keep the run."""
+    store = RunStore(out)
+    store.check_writable()
+    from workbench import jobs
+    from workbench.models import load
+
+    options = _options(settings or []) | ({} if steps is None else {"steps": steps})
+    source = str(Path(model).expanduser().resolve()) if Path(model).expanduser().is_dir() else model
+    request = jobs.Request(
+        source,
+        task,
+        n,
+        seed,
+        method,
+        options,
+        edges,
+        cast("Ranking", ranking),  # jobs.check() refuses other words
+        cast("Ablation", ablation),
+        curve,
+    )
+    jobs.check(request)
+    began = datetime.now(UTC)
+    with stoppable() as stop, progress_bar() as bar:
+        loaded = load(model, progress=bar)
+        run = jobs.run_discovery(loaded, request, store, _passed_to(bar), stop, fresh=fresh)
+    if datetime.fromisoformat(run.info.created) < began:
+        complain("This was found before; --fresh finds it anew.")
+    if as_json:
+        print_json(_as_json(run))
+    else:
+        print_run(run)
+    if run.info.status == "stopped":
+        complain(f"Stopped; what was finished is kept in {run.folder}")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _passed_to(bar: Say) -> Callable[[Progress], bool | None]:
+    def step(progress: Progress) -> None:
+        bar(progress.done, progress.total, progress.what)
+
+    return step
+
+
+def _options(pairs: list[str]) -> dict[str, Any]:
+    """``["steps=3"]`` as ``{"steps": 3}``: what is JSON is read as such, the rest is text.
+
+    Raises:
+        ValueError: an entry without ``=``.
+    """
+    options = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"'--set {pair}' is not name=value; write for example --set steps=3.")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def _top_edges(run: Run, n_edges: int | None = None) -> list[dict[str, Any]]:
+    """The edges of the run's circuit, strongest first."""
+    circuit = run.circuit(n_edges)
+    edges = [{"edge": name, "score": circuit.score(name)} for name in circuit.edges]
+    return sorted(edges, key=lambda edge: (-abs(edge["score"]), edge["edge"]))
+
+
+def _as_json(run: Run) -> dict[str, Any]:
+    return run.info.to_json() | {"edges": _top_edges(run) if run.info.scores else []}
+
+
+def print_run(run: Run) -> None:
+    """The finding, for people."""
+    info = run.info
+    task, check = info.task, info.check or {}
+    options = ", ".join(f"{name} {value}" for name, value in info.settings.get("options", {}).items())
+    unit = info.prompts.get("metric", "metric")
+    asked = f"{info.model['name']}, {task['name']} ({task['n']} pairs, seed {task['seed']})"
+    facts: list[tuple[str, object]] = [("Asked", f"{asked}, {info.method} ({options})")]
+    if check:
+        shares = f"right above wrong {check['accuracy']:.1%}, top-1 {check['top1']:.1%}"
+        means = f"{number(check['metric_clean'])} (corrupted {number(check['metric_corrupted'])})"
+        facts.append(("Self-check", f"{shares}, mean {unit} {means}"))
+    facts.append(("Warning", info.note))
+    if report := run.report:
+        facts += report_facts(report, unit, info.n_edges)
+    if curve := run.curve:
+        facts += curve_facts(curve)
+    facts += [("Took", ", ".join(f"{step} {seconds:.1f} s" for step, seconds in info.timings.items()))]
+    print_facts(facts)
+    if info.scores:
+        edges = _top_edges(run)
+        rows = [(i + 1, e["edge"], f"{e['score']:+.4f}") for i, e in enumerate(edges[:_SHOWN])]
+        print_table(["rank#", "edge", f"score ({unit})#"], rows, f"\nThe strongest of {len(edges)} edges")
+    say(f"Run {info.id} is kept in {info.folder}")
+
+
+def report_facts(report: Evaluation, unit: str, asked: int | None = None) -> list[tuple[str, object]]:
+    """Size and faithfulness of a circuit, in words."""
+    before = f" left of {asked:,}" if asked is not None else ""
+    size = f"{report.n_edges:,} edges{before}, {report.n_nodes} nodes; the graph has {report.n_edges_total:,}"
+    partly = "" if report.complete else f" (stopped: on {report.n_examples} prompts)"
+    ends = f"full model {number(report.metric_full)}, empty circuit {number(report.metric_empty)}"
+    means = f"mean {unit} {number(report.metric)} ({ends}, {report.ablation} ablation)"
+    return [
+        ("Circuit", size),
+        ("Faithfulness", f"{number(report.faithfulness)}{partly}: {means}; right above wrong {report.accuracy:.1%}"),
+    ]
+
+
+def curve_facts(curve: FaithfulnessCurve) -> list[tuple[str, object]]:
+    """The two areas of MIB, in words."""
+    partly = "" if curve.complete else f" (stopped: on {curve.n_examples} prompts)"
+    return [
+        ("CMD", f"{number(curve.cmd)}{partly}: area between the curve and 1, by absolute score; 0 is best"),
+        ("CPR", f"{number(curve.cpr)}{partly}: area under the curve, by signed score; higher is better"),
+    ]
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="Id of a run, the start of it, or a run's folder.")],
+    edges: Annotated[int | None, typer.Option(help="Edges before pruning; the run's own if left out.")] = None,
+    ablation: Annotated[str | None, typer.Option(help="What other edges carry; the run's own if left out.")] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the circuit of a run again, at another size or with another ablation; the run stays as it is."""
+    found = RunStore(store).open(run)
+    circuit = found.circuit(edges)
+    from workbench import circuits, jobs
+    from workbench.circuits.activations import check_ablation
+
+    kind = cast("Ablation", ablation or found.info.settings.get("ablation", "resample"))
+    check_ablation(kind)
+    with progress_bar() as bar:
+        model = jobs.model_of(found, bar)
+        task = jobs.task_of(found, model)
+        report = circuits.evaluate(model, task, circuit, ablation=kind, progress=_passed_to(bar))
+    if as_json:
+        print_json({"run": found.id, "report": asdict(report)})
+    else:
+        print_facts(report_facts(report, task.metric_name, found.info.n_edges if edges is None else edges))

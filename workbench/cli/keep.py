@@ -1,0 +1,252 @@
+"""``workbench export`` and ``workbench runs``: what was found before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workbench.cli.console import (
+    AsJson,
+    Store,
+    complain,
+    number,
+    print_facts,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+)
+from workbench.runs import Run, RunInfo, RunStore
+
+if TYPE_CHECKING:
+    from workbench.export import Exportable
+
+RunName = Annotated[str, typer.Argument(help="Id of a run, the start of it, or a run's folder.")]
+RunId = Annotated[str, typer.Argument(help="Id of a run, whole.")]
+RunsFolder = Annotated[Path | None, typer.Option("--store", help="The run store; the user's own if left out.")]
+
+FIGURES = ("circuit", "curve", "attention")
+
+runs = typer.Typer(help="List, show, rename or delete runs.", invoke_without_command=True)
+
+
+def export(
+    run: RunName,
+    format: Annotated[
+        str | None, typer.Option(help="svg, png, pdf, html, json, graphml or dot; else what --out ends with, or svg.")
+    ] = None,
+    figure: Annotated[str, typer.Option(help="What to show: circuit, curve or attention.")] = "circuit",
+    head: Annotated[str | None, typer.Option(help="Layer and head of the attention, such as 9.6.")] = None,
+    prompt: Annotated[int, typer.Option(help="Which prompt of the run the attention is on, from 0.")] = 0,
+    edges: Annotated[int | None, typer.Option(help="Edges before pruning; the run's own if left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file; by default named after the run, here.")] = None,
+    store: RunsFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's circuit, curve or attention to a file."""
+    from workbench import export as files
+
+    kinds = {record.key: record for record in files.FORMATS}
+    key = format or (out.suffix.lstrip(".").lower() if out is not None and out.suffix else "svg")
+    if key not in kinds:
+        files.export(files.Exportable(), key)  # says what is wrong and what is close
+    if figure not in FIGURES:
+        raise ValueError(f"Unknown figure '{figure}'; choose one of {', '.join(FIGURES)}.")
+    if figure != "circuit" and key in ("graphml", "dot"):
+        raise ValueError(f"Only a circuit can be written as {key}; choose another --format for the {figure}.")
+    found = RunStore(store).open(run)
+    path = out or Path(f"{found.id}{'' if figure == 'circuit' else '-' + figure}{kinds[key].extension}")
+    if path.is_dir():
+        raise ValueError(f"'{path}' is a folder; name a file, such as {path / (found.id + kinds[key].extension)}.")
+    if figure == "circuit":
+        data = files.export(_circuit(found, edges), key)
+    else:
+        shown = _curve(found) if figure == "curve" else _attention(found, head, prompt)
+        data = _data_json(shown) if key == "json" else files.export(shown, key)
+    files.write(path, data)
+    if as_json:
+        print_json({"run": found.id, "file": str(path), "format": key, "figure": figure, "bytes": len(data)})
+    else:
+        say(f"Wrote {path} ({len(data) / 1000:,.0f} kB)")
+
+
+def _meta(run: Run) -> dict[str, Any]:
+    """Where the result comes from, without the result itself."""
+    return {key: value for key, value in run.info.to_json().items() if key not in ("folder", "curve", "prompts", "pid")}
+
+
+def _circuit(run: Run, edges: int | None) -> Exportable:
+    from workbench.export import Exportable
+    from workbench.figures import circuit_graph
+
+    circuit = run.circuit(edges)
+    caption = run.info.caption if edges in (None, run.info.n_edges) else run.info.short_caption
+    figure = circuit_graph(circuit, caption=caption, unit=run.info.prompts.get("metric", "metric"))
+    return Exportable(circuit, figure, _meta(run))
+
+
+def _curve(run: Run) -> Exportable:
+    from workbench.export import Exportable
+    from workbench.figures import faithfulness_curve
+
+    curve = run.curve
+    if curve is None:
+        raise ValueError(f"Run '{run.id}' has no faithfulness curve; discover it again without --no-curve.")
+    figure = faithfulness_curve(curve, caption=f"{run.info.short_caption}.")
+    return Exportable(None, figure, _meta(run) | {"curve": asdict(curve)})
+
+
+def _attention(run: Run, head: str | None, prompt: int) -> Exportable:
+    """The pattern of one head on one clean prompt of the run; needs the model."""
+    texts = run.info.prompts.get("clean", [])
+    if not 0 <= prompt < len(texts):
+        raise ValueError(f"Run '{run.id}' has the prompts 0 to {len(texts) - 1}, not {prompt}.")
+    layer, index = _place(head, run)
+    from workbench import jobs
+    from workbench.export import Exportable
+    from workbench.figures import attention_pattern
+
+    name = f"blocks.{layer}.attn.hook_pattern"
+    with progress_bar() as bar:
+        model = jobs.model_of(run, bar)
+    _, cache = model.run_with_cache(model.to_tokens([texts[prompt]]), [name])
+    pattern = cache[name][0, index]
+    caption = f"{run.info.model['name']} · prompt {prompt} of run {run.id}"
+    tokens = model.to_str_tokens(texts[prompt])
+    figure = attention_pattern(pattern, tokens, caption=caption, layer=layer, head=index)
+    data = {"layer": layer, "head": index, "tokens": tokens, "pattern": pattern.tolist()}
+    return Exportable(None, figure, _meta(run) | {"attention": data})
+
+
+def _place(head: str | None, run: Run) -> tuple[int, int]:
+    """Layer and head out of ``9.6`` or ``a9.h6``.
+
+    Raises:
+        ValueError: it is neither, or the model has no such head.
+    """
+    if head is None:
+        raise ValueError("Say which head's attention to show, such as --head 9.6.")
+    layer, _, index = head.lower().removeprefix("a").partition(".")
+    index = index.removeprefix("h")
+    graph = run.graph
+    if not (layer.isdecimal() and index.isdecimal()):
+        raise ValueError(f"'{head}' is not a head; write layer.head, such as 9.6.")
+    if int(layer) >= graph.n_layers or int(index) >= graph.n_heads:
+        size = f"layers 0 to {graph.n_layers - 1} and heads 0 to {graph.n_heads - 1}"
+        raise ValueError(f"There is no head {head}: the model has {size}.")
+    return int(layer), int(index)
+
+
+def _data_json(bundle: Exportable) -> bytes:
+    from workbench.runs.files import finite
+
+    return (json.dumps(finite(bundle.meta), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+@runs.callback()
+def runs_default(context: typer.Context, store: Store = None, as_json: AsJson = False) -> None:
+    """List, show, rename or delete runs."""
+    if context.invoked_subcommand is None:
+        runs_list(store, as_json)
+
+
+@runs.command("list")
+def runs_list(store: Store = None, as_json: AsJson = False) -> None:
+    """List the runs, newest first."""
+    folder = RunStore(store)
+    found = folder.list()
+    for broken in folder.damaged():
+        complain(broken)
+    if as_json:
+        print_json([_summary(info) for info in found])
+    elif not found:
+        say(f"No runs in {folder.root}; make one with: workbench discover")
+    else:
+        rows = [_summary_row(info) for info in found]
+        print_table(
+            ["run", "status", "model", "task", "edges#", "faithful#", "CMD#", "CPR#", "when (UTC)", "title"], rows
+        )
+
+
+def _summary(info: RunInfo) -> dict[str, Any]:
+    """A run without its long parts."""
+    long = ("prompts", "curve", "graph", "scores", "check", "pid")
+    areas = {key: (info.curve or {}).get(key) for key in ("cmd", "cpr")}
+    return {key: value for key, value in info.to_json().items() if key not in long} | areas
+
+
+def _summary_row(info: RunInfo) -> tuple[object, ...]:
+    report: Mapping[str, Any] = info.report or {}
+    curve: Mapping[str, Any] = info.curve or {}
+    return (
+        info.id,
+        _status(info),
+        info.model.get("name", ""),
+        info.task.get("name", ""),
+        report.get("n_edges", "–"),
+        number(report.get("faithfulness"), 2),
+        number(curve.get("cmd")),
+        number(curve.get("cpr"), 2),
+        info.created[:16].replace("T", " "),
+        "" if info.title == info.id else info.title,
+    )
+
+
+def _status(info: RunInfo) -> str:
+    """The status; while it runs, how far it is."""
+    done, total = info.progress.get("done"), info.progress.get("total")
+    return f"running {done}/{total}" if info.status == "running" and total else info.status
+
+
+@runs.command("show")
+def runs_show(run: RunName, store: Store = None, as_json: AsJson = False) -> None:
+    """Show what a run was asked and what it found."""
+    found = RunStore(store).open(run)
+    if as_json:
+        print_json(found.info.to_json())
+        return
+    info = found.info
+    from workbench.cli.discovery import print_run
+
+    facts = [("Title", info.title), ("Status", _status(info)), ("Error", info.error)]
+    versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
+    facts += [("Began", info.created), ("Ended", info.finished), ("Versions", versions)]
+    print_facts(facts)
+    print_run(found)
+
+
+@runs.command("rename")
+def runs_rename(
+    run: RunId,
+    title: Annotated[str, typer.Argument(help="The new title; the id stays.")],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a run a title."""
+    info = RunStore(store).rename(run, title)
+    if as_json:
+        print_json({"run": info.id, "title": info.title})
+    else:
+        say(f"{info.id} is now called: {info.title}")
+
+
+@runs.command("delete")
+def runs_delete(
+    run: Annotated[list[str], typer.Argument(help="Ids of runs, whole.")],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete runs for good."""
+    folder = RunStore(store)
+    for name in run:
+        folder.folder_of(name)  # a name that is wrong is said before anything is deleted
+    deleted = [folder.delete(name) for name in run]
+    if as_json:
+        print_json({"deleted": deleted})
+    else:
+        say(f"Deleted {', '.join(deleted)}")

@@ -1,0 +1,202 @@
+"""``workbench app``, ``models``, ``tasks`` and ``methods``: the page, and what there is to choose from."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench.cli.console import AsJson, complain, number, print_json, print_table, progress_bar, say
+
+models = typer.Typer(help="List the models known by name, or fetch one.", invoke_without_command=True)
+
+
+def app(
+    port: Annotated[int, typer.Option(help="Port of the page.", min=1, max=65535)] = 8501,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    as_json: AsJson = False,
+) -> None:
+    """Open the workbench as a page for the browser."""
+    page = Path(__file__).resolve().parents[1] / "app" / "main.py"
+    if importlib.util.find_spec("streamlit") is None or not page.is_file():
+        raise ValueError("The page is not installed; install the workbench again with: pip install mi-workbench")
+    _check_free(host, port)
+    url = f"http://{host}:{port}"
+    if as_json:
+        print_json({"url": url})
+    else:
+        say(f"The workbench opens at {url} (Ctrl-C ends it).")
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "streamlit", "run", str(page)]
+    command += [f"--server.port={port}", f"--server.address={host}", "--server.headless=true"]
+    command += ["--browser.gatherUsageStats=false", "--server.fileWatcherType=none"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL if as_json else None)
+    try:
+        code = server.wait()
+    except KeyboardInterrupt:
+        server.terminate()
+        code = server.wait()
+        complain("The workbench has ended.")
+        return
+    if code:
+        raise typer.Exit(1)
+
+
+def _check_free(host: str, port: int) -> None:
+    """See that a server could listen there.
+
+    Raises:
+        ValueError: the port is taken (the next free one is named), not allowed, or the address is not this machine's.
+    """
+    try:
+        _listen(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            free = next((p for p in range(port + 1, min(port + 100, 65536)) if _is_free(host, p)), None)
+            hint = f"try: workbench app --port {free}" if free else "choose another with --port."
+            raise ValueError(f"Port {port} is in use; {hint}") from None
+        reason = error.strerror or str(error)
+        raise ValueError(f"Cannot listen on {host}:{port} ({reason}); choose another --host or --port.") from None
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        _listen(host, port)
+    except OSError:
+        return False
+    return True
+
+
+def _listen(host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        if os.name == "posix":  # a port that was just left counts as free, as it does for the server
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+
+
+@models.callback()
+def models_default(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the models known by name, or fetch one."""
+    if context.invoked_subcommand is None:
+        models_list(as_json)
+
+
+@models.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """List the models that can be asked for by name."""
+    from workbench.models import registry
+
+    found: list[dict[str, Any]] = [
+        {
+            "key": record.key,
+            "title": record.title,
+            "description": record.description,
+            "installed": registry.installed(record.key),
+            "download_bytes": record.download_bytes,
+        }
+        for record in registry.MODELS
+    ]
+    if as_json:
+        print_json(found)
+        return
+    state = {True: "here", False: "to fetch"}
+    print_table(
+        ["name", "", "MB#", "model"],
+        [(m["key"], state[m["installed"]], m["download_bytes"] // 10**6, m["description"]) for m in found],
+    )
+    say("A local folder in Hugging Face form or a hub id also serves wherever a model is asked for.")
+
+
+@models.command("get")
+def models_get(
+    name: Annotated[str, typer.Argument(help="Name of the model, such as smollm2-135m.")],
+    force: Annotated[bool, typer.Option("--force", help="Fetch it again even if it is here.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a model, so that everything works offline afterwards."""
+    from workbench.models import registry
+
+    with progress_bar() as bar:
+        folder = registry.get(name, progress=bar, force=force)
+    if as_json:
+        print_json({"key": name, "folder": str(folder)})
+    else:
+        say(f"{name} is in {folder}")
+
+
+def tasks(
+    model: Annotated[str | None, typer.Option(help="Also measure how well this model does each task.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the tasks; with a model, how well it does them."""
+    from workbench.circuits import tasks as library
+
+    rows: list[dict[str, Any]] = [
+        {"key": r.key, "title": r.title, "description": r.description, "reference": r.reference}
+        for r in library.records()
+    ]
+    if model is not None:
+        _measure(rows, model)
+    if as_json:
+        print_json(rows)
+        return
+    if model is None:
+        print_table(["task", "title", "what it asks"], [(r["key"], r["title"], r["description"]) for r in rows])
+        return
+    columns = ["task", "right above wrong#", "top-1#", "metric#", "corrupted#", "metric is the mean", "an example"]
+    print_table(columns, [_measured_row(row) for row in rows])
+
+
+def _measure(rows: list[dict[str, Any]], model: str) -> None:
+    """Add to every row an example and the self-check, or why the model cannot be asked."""
+    from workbench.circuits import tasks as library
+    from workbench.models import load
+
+    with progress_bar() as bar:
+        loaded = load(model, progress=bar)
+        for i, row in enumerate(rows):
+            bar(i, len(rows), "checking tasks")
+            try:
+                task = library.load(row["key"], loaded, n=32)
+                row |= {"example": task.clean_text[0], "metric_name": task.metric_name}
+                row["check"] = asdict(task.check(loaded))
+            except ValueError as error:
+                row["error"] = str(error)
+
+
+def _measured_row(row: dict[str, Any]) -> tuple[object, ...]:
+    if "error" in row:
+        return (row["key"], "", "", "", "", "", row["error"])
+    check = row["check"]
+    values = (f"{check['accuracy']:.0%}", f"{check['top1']:.0%}")
+    means = (number(check["metric_clean"]), number(check["metric_corrupted"]))
+    return (row["key"], *values, *means, row["metric_name"], row["example"])
+
+
+def methods(as_json: AsJson = False) -> None:
+    """List the methods that find circuits."""
+    from workbench.circuits import methods as all_methods
+
+    rows: list[dict[str, Any]] = [
+        {"key": m.key, "title": m.title, "cost": m.cost, "reference": m.reference, "options": m.options}
+        for m in all_methods()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["method", "title", "cost", "options", "reference"],
+        [
+            (m["key"], m["title"], m["cost"], ", ".join(f"{k}={v}" for k, v in m["options"].items()), m["reference"])
+            for m in rows
+        ],
+    )
