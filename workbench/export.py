@@ -1,7 +1,6 @@
 """Figures and circuits as files: SVG, PNG, PDF, HTML, JSON, GraphML, DOT.
 
->>> data = export(Exportable(circuit, figure, meta), "pdf")
->>> write(Path("ioi.pdf"), data)
+    write("ioi.pdf", export(Exportable(circuit, figure, meta), "pdf"))
 
 :data:`FORMATS` lists what there is; the command line, the app and the tests read it. On fonts in PNG and PDF see
 :mod:`workbench.figures.fonts`.

@@ -220,9 +220,18 @@ def model_of(run: Run, progress: Callable[[int, int, str], None] | None = None) 
 
     about = run.info.model
     model = load(about.get("source") or about.get("name", ""), progress=progress)
-    if model.fingerprint != about.get("fingerprint"):
-        raise ValueError(f"{model.name} is not the model of run '{run.id}' any more: its weights have changed.")
+    check_same_model(run, model)
     return model
+
+
+def check_same_model(run: Run, model: Transformer) -> None:
+    """See that a model is the one that a run was made with.
+
+    Raises:
+        ValueError: its weights are others.
+    """
+    if model.fingerprint != run.info.model.get("fingerprint"):
+        raise ValueError(f"{model.name} is not the model of run '{run.id}' any more: its weights have changed.")
 
 
 def task_of(run: Run, model: Transformer) -> Task:

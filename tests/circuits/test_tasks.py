@@ -130,5 +130,5 @@ def test_bad_pairs_are_named(model: Transformer) -> None:
         tasks.load("ioi", model, n=0)
     with pytest.raises(ValueError, match="no option 'templates'; it has template"):
         tasks.load("ioi", model, templates=1)
-    with pytest.raises(ValueError, match="needs three {}"):
+    with pytest.raises(ValueError, match=r"needs three \{\}"):
         tasks.load("ioi", model, template="When {} went")

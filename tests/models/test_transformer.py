@@ -97,7 +97,7 @@ def test_an_unknown_hook_name_suggests_the_closest(model: Transformer) -> None:
 def test_bad_prompts_are_refused_in_one_sentence(model: Transformer) -> None:
     with pytest.raises(ValueError, match="prompt is empty"):
         model.to_tokens("")
-    with pytest.raises(ValueError, match="has 41 tokens; .* reads at most 40"):
+    with pytest.raises(ValueError, match=r"has 41 tokens; .* reads at most 40"):
         model(torch.zeros(1, 41, dtype=torch.long))
     with pytest.raises(ValueError, match=r"tokens; the model reads at most 40"):
         model.to_tokens(" Mary" * 50)

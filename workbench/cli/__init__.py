@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli import discovery, keep, library
-from workbench.cli.console import complain, say
+from workbench.cli.console import INTERRUPTED, InterruptionError, complain, say
 
 app = typer.Typer(
     name="workbench",
@@ -56,9 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         status = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        if status == INTERRUPTED:  # typer's answer to a KeyboardInterrupt
+            raise InterruptionError("Stopped.")
         return status if isinstance(status, int) else 0
-    except KeyboardInterrupt:
-        return _fail("Stopped.", discovery.INTERRUPTED)
+    except (KeyboardInterrupt, InterruptionError) as error:
+        complain(str(error) or "Stopped.")
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -72,13 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(error.format_message(), int(error.exit_code))
         if isinstance(error, ValueError):
             return _fail(str(error), 2)
-        if type(error).__name__ == "Abort":
-            return _fail("Stopped.", discovery.INTERRUPTED)
         kind = type(error).__name__
         return _fail(f"{kind}: {error} (set WORKBENCH_DEBUG=1 to see where it comes from)", 1)
 
 
 def _fail(text: str, status: int) -> int:
-    if text:
-        complain(f"Error: {text}" if status != discovery.INTERRUPTED else text)
+    if text:  # a bare group shows its help and has nothing to add
+        complain(f"Error: {text}")
     return status

@@ -26,6 +26,13 @@ Store = Annotated[
 _WIDE = 160  # columns where nobody sees a terminal: a script's table should not be broken
 
 
+INTERRUPTED = 130  # exit status that shells give a program ended by Ctrl-C
+
+
+class InterruptionError(Exception):
+    """Ctrl-C ended a command; the message says what became of its work."""
+
+
 def console(stderr: bool = False) -> Console:
     """A console on the present standard output or error."""
     stream = sys.stderr if stderr else sys.stdout

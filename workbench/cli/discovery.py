@@ -13,6 +13,7 @@ import typer
 
 from workbench.cli.console import (
     AsJson,
+    InterruptionError,
     Say,
     Store,
     complain,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from workbench.circuits.graph import Ranking
 
 _SHOWN = 12  # edges in the table; --json has them all
-INTERRUPTED = 130  # exit status that shells give a program ended by Ctrl-C
 
 
 def discover(
@@ -85,8 +85,8 @@ def discover(
     else:
         print_run(run)
     if run.info.status == "stopped":
-        complain(f"Stopped; what was finished is kept in {run.folder}")
-        raise typer.Exit(INTERRUPTED)
+        what = "what was finished is kept" if run.info.scores else "nothing was finished; the request is kept"
+        raise InterruptionError(f"Stopped; {what} in {run.folder}")
 
 
 def _passed_to(bar: Say) -> Callable[[Progress], bool | None]:
@@ -144,8 +144,10 @@ def print_run(run: Run) -> None:
         facts += curve_facts(curve)
     facts += [("Took", ", ".join(f"{step} {seconds:.1f} s" for step, seconds in info.timings.items()))]
     print_facts(facts)
-    if info.scores:
-        edges = _top_edges(run)
+    edges = _top_edges(run) if info.scores else []
+    if info.scores and not edges:
+        say(f"None of the best {info.n_edges} edges is on a path from input to logits; ask for more with --edges.")
+    if edges:
         rows = [(i + 1, e["edge"], f"{e['score']:+.4f}") for i, e in enumerate(edges[:_SHOWN])]
         print_table(["rank#", "edge", f"score ({unit})#"], rows, f"\nThe strongest of {len(edges)} edges")
     say(f"Run {info.id} is kept in {info.folder}")

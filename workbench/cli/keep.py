@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +49,7 @@ def export(
 ) -> None:
     """Write a run's circuit, curve or attention to a file."""
     from workbench import export as files
+    from workbench.views import circuit_view, curve_view
 
     kinds = {record.key: record for record in files.FORMATS}
     key = format or (out.suffix.lstrip(".").lower() if out is not None and out.suffix else "svg")
@@ -64,9 +64,9 @@ def export(
     if path.is_dir():
         raise ValueError(f"'{path}' is a folder; name a file, such as {path / (found.id + kinds[key].extension)}.")
     if figure == "circuit":
-        data = files.export(_circuit(found, edges), key)
+        data = files.export(circuit_view(found, edges), key)
     else:
-        shown = _curve(found) if figure == "curve" else _attention(found, head, prompt)
+        shown = curve_view(found) if figure == "curve" else _attention(found, head, prompt)
         data = _data_json(shown) if key == "json" else files.export(shown, key)
     files.write(path, data)
     if as_json:
@@ -75,52 +75,16 @@ def export(
         say(f"Wrote {path} ({len(data) / 1000:,.0f} kB)")
 
 
-def _meta(run: Run) -> dict[str, Any]:
-    """Where the result comes from, without the result itself."""
-    return {key: value for key, value in run.info.to_json().items() if key not in ("folder", "curve", "prompts", "pid")}
-
-
-def _circuit(run: Run, edges: int | None) -> Exportable:
-    from workbench.export import Exportable
-    from workbench.figures import circuit_graph
-
-    circuit = run.circuit(edges)
-    caption = run.info.caption if edges in (None, run.info.n_edges) else run.info.short_caption
-    figure = circuit_graph(circuit, caption=caption, unit=run.info.prompts.get("metric", "metric"))
-    return Exportable(circuit, figure, _meta(run))
-
-
-def _curve(run: Run) -> Exportable:
-    from workbench.export import Exportable
-    from workbench.figures import faithfulness_curve
-
-    curve = run.curve
-    if curve is None:
-        raise ValueError(f"Run '{run.id}' has no faithfulness curve; discover it again without --no-curve.")
-    figure = faithfulness_curve(curve, caption=f"{run.info.short_caption}.")
-    return Exportable(None, figure, _meta(run) | {"curve": asdict(curve)})
-
-
 def _attention(run: Run, head: str | None, prompt: int) -> Exportable:
     """The pattern of one head on one clean prompt of the run; needs the model."""
-    texts = run.info.prompts.get("clean", [])
-    if not 0 <= prompt < len(texts):
-        raise ValueError(f"Run '{run.id}' has the prompts 0 to {len(texts) - 1}, not {prompt}.")
-    layer, index = _place(head, run)
     from workbench import jobs
-    from workbench.export import Exportable
-    from workbench.figures import attention_pattern
+    from workbench.views import attention_view, prompt_of
 
-    name = f"blocks.{layer}.attn.hook_pattern"
+    layer, index = _place(head, run)
+    prompt_of(run, prompt)  # a wrong number is said before the model is loaded
     with progress_bar() as bar:
         model = jobs.model_of(run, bar)
-    _, cache = model.run_with_cache(model.to_tokens([texts[prompt]]), [name])
-    pattern = cache[name][0, index]
-    caption = f"{run.info.model['name']} · prompt {prompt} of run {run.id}"
-    tokens = model.to_str_tokens(texts[prompt])
-    figure = attention_pattern(pattern, tokens, caption=caption, layer=layer, head=index)
-    data = {"layer": layer, "head": index, "tokens": tokens, "pattern": pattern.tolist()}
-    return Exportable(None, figure, _meta(run) | {"attention": data})
+    return attention_view(run, model, layer, index, prompt=prompt)
 
 
 def _place(head: str | None, run: Run) -> tuple[int, int]:

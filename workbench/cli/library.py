@@ -37,7 +37,7 @@ def app(
     sys.stdout.flush()
     command = [sys.executable, "-m", "streamlit", "run", str(page)]
     command += [f"--server.port={port}", f"--server.address={host}", "--server.headless=true"]
-    command += ["--browser.gatherUsageStats=false", "--server.fileWatcherType=none"]
+    command += ["--browser.gatherUsageStats=false", "--server.fileWatcherType=none", "--client.toolbarMode=minimal"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL if as_json else None)
     try:
         code = server.wait()

@@ -99,14 +99,28 @@ function attach(root, onSelect) {
   }
 
   function clear() {
+    const was = reported;
     select(null);
-    if (reported === null) return;
-    reported = null;
-    onSelect(null, null);
+    if (was !== null) onSelect(null, null);
+  }
+
+  // A hairline is hard to hit: a click beside an edge takes the nearest one within a few pixels.
+  function near(event) {
+    const page = root.getRootNode();
+    for (const radius of [2, 4, 6]) {
+      for (let i = 0; i < 12; i += 1) {
+        const angle = (Math.PI * i) / 6;
+        const x = event.clientX + radius * Math.cos(angle);
+        const found = page.elementFromPoint(x, event.clientY + radius * Math.sin(angle));
+        const edge = found && found.closest(".wb-edge");
+        if (edge && root.contains(edge)) return edge;
+      }
+    }
+    return null;
   }
 
   function onClick(event) {
-    const mark = hit(event);
+    const mark = hit(event) || near(event);
     if (mark) choose(mark);
     else if (event.target.closest(".wb-figure")) clear();
   }

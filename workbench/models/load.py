@@ -66,7 +66,7 @@ def load(
             raise ValueError(_why_not(name, folder, error)) from error
         family_of(config.model_type)
         try:
-            hf, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source,
                 config=config,
                 dtype=dtype,
@@ -77,10 +77,10 @@ def load(
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
         except Exception as error:
             raise ValueError(_why_not(name, folder, error)) from error
+    hf, found = loaded
     _refuse_gaps(name, found)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    moved: Any = hf
-    return from_hf(moved.to(where), tokenizer, name=name)
+    return from_hf(hf.to(where), tokenizer, name=name)
 
 
 def _find(model: str | Path, progress: registry.Progress | None) -> tuple[str, Path | None]:

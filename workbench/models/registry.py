@@ -33,7 +33,7 @@ from typing import IO, Any, Literal
 
 import platformdirs
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], object]
 """``progress(done, total, what)``: bytes or steps, and a phrase such as ``downloading``."""
 
 MANIFEST = "workbench.json"

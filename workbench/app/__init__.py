@@ -1,0 +1,1 @@
+"""The Streamlit pages: layout, widgets, selection. No analysis happens here."""

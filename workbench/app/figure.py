@@ -1,0 +1,84 @@
+"""A figure in the page: our SVG, clickable, in the theme's colours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from workbench.figures import Figure, interaction_js
+
+# Figures read these variables; text and ground follow the theme, the rest is mixed from them.
+_CSS = """
+.wb-root {
+  --wb-ground: var(--st-background-color);
+  --wb-text: var(--st-text-color);
+  --wb-muted: color-mix(in srgb, var(--st-text-color) 62%, var(--st-background-color));
+  --wb-faint: color-mix(in srgb, var(--st-text-color) 16%, var(--st-background-color));
+  --wb-node: color-mix(in srgb, var(--st-text-color) 92%, var(--st-background-color));
+  --wb-node-text: var(--st-background-color);
+  color: var(--st-text-color);
+  font-family: var(--st-font);
+}
+.wb-canvas svg { width: 100%; height: auto; display: block; }
+.wb-controls { display: flex; gap: 0.75rem; align-items: center; font-size: 0.85rem; margin-bottom: 0.25rem; }
+.wb-controls[hidden] { display: none; }
+.wb-controls input { flex: 1; accent-color: var(--st-primary-color); }
+"""
+
+_HTML = """
+<div class="wb-root">
+  <div class="wb-controls" hidden>
+    <label for="wb-shown">strongest edges</label>
+    <input id="wb-shown" class="wb-slider" type="range" min="1" step="1" aria-label="number of edges shown">
+    <span class="wb-slider-count"></span>
+  </div>
+  <div class="wb-canvas"></div>
+</div>
+"""
+
+# The SVG comes from our own figures, which escape every token; it is laid in as it is. A rerun with the same
+# picture keeps the listeners and the slider where they are.
+_JS = """
+%s
+const mounted = new WeakMap();
+export default function (component) {
+  const { parentElement, data, setStateValue } = component;
+  const root = parentElement.querySelector(".wb-root");
+  let now = mounted.get(root);
+  if (!now || now.svg !== data.svg) {
+    if (now) now.handle.detach();
+    root.querySelector(".wb-canvas").innerHTML = data.svg;
+    const edges = root.querySelectorAll(".wb-edge").length;
+    root.querySelector(".wb-controls").hidden = edges < 2;
+    const slider = root.querySelector(".wb-slider");
+    slider.max = String(Math.max(1, edges));
+    const handle = attach(root, (id, kind) => setStateValue("selected", id === null ? null : { id, kind }));
+    now = { svg: data.svg, handle };
+    mounted.set(root, now);
+    handle.show(edges);
+  }
+  now.handle.select(data.selected);
+}
+"""
+
+
+def show(figure: Figure, key: str, selected: str | None = None) -> dict[str, str] | None:
+    """Show a figure.
+
+    Args:
+        figure: what to show.
+        key: of the component; the same place on the page keeps the same key.
+        selected: id of the node to lift.
+
+    Returns:
+        ``{"id": ..., "kind": ...}`` of what was clicked last in this figure, None after a click on the ground.
+    """
+    component = st.components.v2.component("wb_figure", html=_HTML, css=_CSS, js=_JS % interaction_js())
+    result: Any = component(
+        data={"svg": figure.svg, "selected": selected},
+        key=key,
+        on_selected_change=lambda: None,
+    )
+    found = getattr(result, "selected", None)
+    return dict(found) if found else None

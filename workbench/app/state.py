@@ -1,0 +1,49 @@
+"""What the pages share: the store, the loaded models, and the view in the address."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from workbench.models import Transformer, load, registry
+from workbench.runs import RunStore
+
+
+def store() -> RunStore:
+    """The user's run store."""
+    return RunStore()
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _loaded(name: str) -> Transformer:
+    return load(name)
+
+
+def model(name: str) -> Transformer:
+    """A model, loaded once for all sessions; the page says what is going on meanwhile.
+
+    Raises:
+        ValueError: there is no such model, or it cannot be read; one sentence.
+    """
+    if name in registry.names() and not registry.installed(name):
+        bar = st.progress(0.0, f"Getting {name} ...")
+        registry.get(name, progress=lambda done, total, what: bar.progress(min(1.0, done / max(total, 1)), what))
+        bar.empty()
+    with st.spinner(f"Loading {name} ..."):
+        return _loaded(name)
+
+
+def parameter(name: str) -> str | None:
+    """A value in the page's address."""
+    value: Any = st.query_params.get(name)
+    return str(value) if value else None
+
+
+def set_parameter(name: str, value: str | None) -> None:
+    """Write a value into the page's address, or take it out, so that the view can be sent to a colleague."""
+    if value is None:
+        if name in st.query_params:
+            del st.query_params[name]
+    elif st.query_params.get(name) != value:
+        st.query_params[name] = value
