@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from workbench import cli
@@ -224,7 +225,7 @@ def test_exported_attention_is_the_pattern_of_the_head_on_the_prompt(workbench, 
     text = RunStore().open(found).info.prompts["clean"][3]
     _, cache = model.run_with_cache(model.to_tokens(text))
     assert data["tokens"] == model.to_str_tokens(text)
-    assert data["pattern"] == cache["pattern", 1][0, 2].tolist()
+    assert torch.allclose(torch.tensor(data["pattern"]), cache["pattern", 1][0, 2], atol=1e-6)
     assert (
         workbench("export", found, "--figure", "attention", "--head", "a1.h2", "--out", tmp_path / "a.svg").status == 0
     )
@@ -308,7 +309,7 @@ def test_models_get_says_where_the_model_is(workbench, monkeypatch, tmp_path):
 def test_a_busy_port_is_said_before_anything_starts_with_a_free_one(workbench, monkeypatch):
     from workbench.cli import library
 
-    monkeypatch.setattr(library.subprocess, "Popen", None)
+    monkeypatch.setattr(library, "_become", None)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         result = workbench("app", "--port", port)

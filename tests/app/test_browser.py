@@ -1,0 +1,154 @@
+"""The Circuits page in a real browser: discover, watch, click, look, download."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlparse
+from xml.etree import ElementTree
+
+import pytest
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+SVG = "{http://www.w3.org/2000/svg}"
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install it (Debian: apt-get install chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`workbench app` as a user starts it, with a run store of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("app")
+    env = {**os.environ, "WORKBENCH_RUNS": str(folder / "runs")}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workbench", "app", "--port", str(port)], env=env, stdout=log, stderr=log
+        )
+        try:
+            yield _wait_for(f"http://127.0.0.1:{port}", process, folder / "log")
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> str:
+    for _ in range(240):
+        if process.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(f"{url}/_stcore/health", timeout=2).read()
+        except OSError:
+            time.sleep(0.25)
+        else:
+            return url
+    raise AssertionError(f"The app did not come up: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield instance
+        instance.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: str) -> Iterator[Any]:
+    """A fresh page that fails the test if a script fails or anything is asked of another host."""
+    context = browser.new_context(viewport={"width": 1500, "height": 1000}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    errors: list[str] = []
+    asked: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    yield page
+    context.close()
+    elsewhere = [
+        url for url in asked if urlparse(url).scheme in ("http", "https") and urlparse(url).hostname != "127.0.0.1"
+    ]
+    assert errors == []
+    assert elsewhere == []
+
+
+def test_discover_click_a_head_see_its_pattern_download_the_svg(
+    page: Any, server: str, micro_folder: Path, tmp_path: Path
+) -> None:
+    page.goto(f"{server}/?{urlencode({'model': micro_folder, 'n': 6, 'edges': 60})}")
+    page.get_by_role("button", name="Discover").click()
+    page.locator(".wb-node").first.wait_for()
+    run = page.url.split("run=")[1].split("&")[0]
+    assert run.startswith("ioi-eap-ig-")
+
+    page.locator(".wb-node[data-kind=head]").first.click()
+    page.locator(".wb-cell").first.wait_for()
+    head = page.locator(".wb-node.wb-selected").get_attribute("data-id")
+    assert f"node={head}" in page.url
+    layer, index = head[1:].split(".h")
+    page.get_by_role("heading", name=f"Head {layer}.{index}").wait_for()
+    assert page.locator(".wb-node.wb-dim, .wb-edge.wb-dim").count() > 0
+
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Download", exact=True).click()
+    file = tmp_path / "circuit.svg"
+    started.value.save_as(file)
+    assert started.value.suggested_filename == f"{run}.svg"
+    drawn = ElementTree.parse(file).getroot()
+    assert drawn.tag == f"{SVG}svg"
+    edges = {e.get("data-id") for e in drawn.iter() if "wb-edge" in (e.get("class") or "").split()}
+    shown = page.locator(".wb-edge").evaluate_all("marks => marks.map(mark => mark.dataset.id)")
+    assert edges == set(shown)
+    assert edges
+
+
+def test_a_link_to_a_view_opens_the_same_view_and_the_slider_thins_it(
+    page: Any, server: str, micro_folder: Path
+) -> None:
+    page.goto(f"{server}/?{urlencode({'model': micro_folder, 'n': 6, 'edges': 60})}")
+    page.get_by_role("button", name="Discover").click()
+    page.locator(".wb-node").first.wait_for()
+    page.locator(".wb-node[data-kind=head]").last.click()
+    page.locator(".wb-cell").first.wait_for()
+    page.goto(page.url)
+    page.locator(".wb-node.wb-selected").wait_for()
+    page.locator(".wb-cell").first.wait_for()
+
+    total = page.locator(".wb-edge").count()
+    page.locator(".wb-slider").first.fill("5")
+    assert page.locator(".wb-edge:not([display=none])").count() == 5
+    assert page.locator(".wb-slider-count").first.inner_text() == f"5 of {total} edges"
+
+
+def test_choices_live_in_the_address(page: Any, server: str) -> None:
+    page.goto(f"{server}/?{urlencode({'task': 'induction', 'method': 'eap', 'edges': 77})}")
+    assert page.get_by_label("Edges").input_value() == "77"
+    page.get_by_text("A list of words starts to repeat").wait_for()
+    page.get_by_label("Edges").fill("88")
+    page.get_by_label("Edges").press("Enter")
+    page.wait_for_url("**edges=88**")
+
+
+def test_an_unknown_model_is_said_in_the_page(page: Any, server: str) -> None:
+    page.goto(f"{server}/?{urlencode({'model': 'smollm2-135'})}")
+    page.get_by_role("button", name="Discover").click()
+    page.get_by_text("did you mean 'smollm2-135m'?").wait_for()
