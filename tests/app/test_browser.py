@@ -141,10 +141,10 @@ def test_a_link_to_a_view_opens_the_same_view_and_the_slider_thins_it(
 
 def test_choices_live_in_the_address(page: Any, server: str) -> None:
     page.goto(f"{server}/?{urlencode({'task': 'induction', 'method': 'eap', 'edges': 77})}")
-    assert page.get_by_label("Edges").input_value() == "77"
+    assert page.get_by_role("spinbutton", name="Edges").input_value() == "77"
     page.get_by_text("A list of words starts to repeat").wait_for()
-    page.get_by_label("Edges").fill("88")
-    page.get_by_label("Edges").press("Enter")
+    page.get_by_role("spinbutton", name="Edges").fill("88")
+    page.get_by_role("spinbutton", name="Edges").press("Enter")
     page.wait_for_url("**edges=88**")
 
 
