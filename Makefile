@@ -15,6 +15,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 # nothing; asking the workbench would import torch. A link to a cache that was deleted leads nowhere.
 MODEL_FOLDER := $(if $(WORKBENCH_CACHE),$(WORKBENCH_CACHE)/models/$(MODEL),$(VENV)/$(MODEL))
 
+# Threads that wait for each other sleep: on a machine that others use too, spinning costs ten times the time.
+OMP_WAIT_POLICY ?= passive
+export OMP_WAIT_POLICY
+
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 NO_CHROMIUM = No Chromium found, so the browser tests are left out. To run them: apt-get install chromium \
 	(Debian), or say where it is: make test CHROMIUM=/path/to/chromium

@@ -1,7 +1,7 @@
 """What the benchmarks share: alternating timings, peak memory, a table and a JSON file.
 
 Timings on a shared machine swing by several times from minute to minute. So every contestant is run in turn, round
-after round, in one process, and only medians and their ratios are reported.
+after round, in one process, and what counts is the median of the ratios taken round by round.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import platform
 import statistics
 import threading
@@ -17,12 +18,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+# Waiting threads sleep instead of spinning, as under `make` and the commands: two busy processes then share the
+# cores evenly instead of starving each other. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
-PROMPT = "When Mary and John went to the store, John gave a drink to"
+TEMPLATE = "When {} and {} went to the store, {} gave a drink to"
 
 
 def options(description: str, rounds: int) -> argparse.Namespace:
@@ -50,8 +55,11 @@ def alternate(contestants: Mapping[str, Callable[[], object]], rounds: int) -> d
     return seconds
 
 
-def peak_growth(run: Callable[[], object]) -> int:
-    """Most bytes of resident memory beyond the start while ``run`` works, sampled every few milliseconds."""
+def peak_growth(run: Callable[[], object]) -> float:
+    """Most MiB of resident memory beyond the start while ``run`` works, sampled every few milliseconds.
+
+    Memory that was freed before may be used again unseen: measure before anything large has run.
+    """
     gc.collect()
     base = peak = _resident()
     done = threading.Event()
@@ -70,7 +78,7 @@ def peak_growth(run: Callable[[], object]) -> int:
     finally:
         done.set()
         watcher.join()
-    return peak - base
+    return (peak - base) / 2**20
 
 
 def _resident() -> int:
@@ -81,33 +89,30 @@ def _resident() -> int:
     raise RuntimeError("This system does not tell a process's memory.")
 
 
+def rows_of(
+    seconds: Mapping[str, list[float]], base: str, bounds: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """A row each: median seconds, the median ratio to ``base`` over the rounds, and the ratio to stay under."""
+    rows = []
+    for name, values in seconds.items():
+        ratios = [mine / reference for mine, reference in zip(values, seconds[base], strict=True)]
+        row = {"what": name, "seconds": statistics.median(values), "ratio": statistics.median(ratios)}
+        rows.append(row | {"at most": (bounds or {}).get(name, "")})
+    return rows
+
+
 def report(name: str, title: str, rows: list[dict[str, Any]], **facts: Any) -> None:
     """Print a table and write ``results/NAME.json``."""
-    table = Table(title=title)
+    table = Table(title=title, title_justify="left")
     for column in rows[0]:
         table.add_column(column, justify="left" if column == "what" else "right")
     for row in rows:
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    console = Console()
+    console = Console(width=110)
     console.print(table)
     for key, value in facts.items():
         console.print(f"{key}: {value}")
     machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "python": platform.python_version()}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"title": title, "rows": rows, **facts, **machine}, indent=1) + "\n")
-
-
-def medians(seconds: Mapping[str, list[float]], base: str, budget: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
-    """A row each: median seconds, and the median of the ratios to ``base`` taken round by round."""
-    rows = []
-    for name, values in seconds.items():
-        ratios = [mine / reference for mine, reference in zip(values, seconds[base], strict=True)]
-        row: dict[str, Any] = {
-            "what": name,
-            "seconds": statistics.median(values),
-            f"x {base}": statistics.median(ratios),
-        }
-        if budget is not None:
-            row["budget"] = budget.get(name, "")
-        rows.append(row)
-    return rows
+    found = {"title": title, "rows": rows, **facts, **machine}
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")

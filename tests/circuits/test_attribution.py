@@ -109,9 +109,14 @@ def test_a_stop_keeps_the_prompts_that_are_finished(model: Transformer) -> None:
         discover(model, task, "eap-ig", budget=1, steps=3, progress=lambda p: False)
 
 
-def test_memory_budget_decides_the_batch(model: Transformer) -> None:
-    assert batch_size_for(model, 10, 1) == 1
-    assert batch_size_for(model, 10, 10**9) > 10 * batch_size_for(model, 100, 10**8)
+def test_memory_budget_decides_the_batch_and_batches_are_even(model: Transformer) -> None:
+    task = random_task(vocab=200, batch=10)
+    assert batch_size_for(model, task, 1) == 1
+    assert batch_size_for(model, task, 10**10) == 10
+    pair = next(budget for budget in range(10**4, 10**8, 10**4) if batch_size_for(model, task, budget) > 1)
+    sizes = {batch_size_for(model, task, k * pair) for k in range(1, 12)}
+    assert sizes <= {2, 3, 4, 5, 10}  # never a full batch and a small rest where two even ones do
+    assert batch_size_for(model, random_task(vocab=200, batch=10, length=39), pair) == 1
 
 
 def test_bad_requests_are_explained(model: Transformer) -> None:

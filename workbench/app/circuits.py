@@ -57,17 +57,14 @@ def _ask() -> jobs.Request:
         accept_new_options=True,
         help="A name from the list, a local folder in Hugging Face's layout, or a hub id such as owner/name.",
     )
-    titles = {record.key: record.title for record in tasks.records()}
-    task = st.selectbox("Task", tasks.names(), key="task", bind="query-params", format_func=lambda key: titles[key])
+    task = state.choice("Task", {record.key: record.title for record in tasks.records()}, "task")
     st.caption(tasks.get(task).description)
     known = {record.key: record for record in methods()}
-    method = st.selectbox(
+    method = state.choice(
         "Method",
-        list(known),
-        key="method",
-        bind="query-params",
-        format_func=lambda key: known[key].title,
-        help="How edges are scored. " + "; ".join(f"{m.title}: {m.cost} ({m.reference})" for m in known.values()) + ".",
+        {key: record.title for key, record in known.items()},
+        "method",
+        "How edges are scored. " + "; ".join(f"{m.title}: {m.cost} ({m.reference})" for m in known.values()) + ".",
     )
     edges = st.number_input(
         "Edges",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -47,3 +48,20 @@ def set_parameter(name: str, value: str | None) -> None:
             del st.query_params[name]
     elif st.query_params.get(name) != value:
         st.query_params[name] = value
+
+
+def choice(label: str, titles: Mapping[str, str], key: str, help: str | None = None) -> str:
+    """A list to choose from whose key, not its title, stands in the address.
+
+    Args:
+        label: of the widget.
+        titles: what to show for each key; the first is the default.
+        key: of the widget and of the address.
+        help: one sentence behind the question mark.
+    """
+    if key not in st.session_state:
+        given = parameter(key)
+        st.session_state[key] = given if given in titles else next(iter(titles))
+    chosen: str = st.selectbox(label, list(titles), key=key, format_func=lambda option: titles[option], help=help)
+    set_parameter(key, chosen)
+    return chosen

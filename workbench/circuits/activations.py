@@ -6,6 +6,7 @@ result is ``z @ W_O``, so that a mean or a difference of ``z`` is one of results
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -139,13 +140,14 @@ def check_ablation(kind: str) -> None:
         raise ValueError(f"Unknown ablation '{kind}'; choose one of {', '.join(get_args(Ablation))}.")
 
 
-def batch_size_for(model: Transformer, length: int, budget: int) -> int:
-    """How many prompts of ``length`` tokens fit into ``budget`` bytes beside the model; at least 1.
+def batch_size_for(model: Transformer, task: Task, budget: int) -> int:
+    """How many prompts of a task to take at once so that they fit into ``budget`` bytes beside the model; at least 1.
 
-    Counted for each token: every writer's difference, the readers' gradients of one layer, and what one forward
-    keeps for its backward. Calibrated by ``benchmarks/edge_attribution.py``, which prints the measured peak.
+    Batches come out about equal. Counted for each token: every writer's difference, the readers' gradients of one
+    layer, and what one forward keeps for its backward; ``benchmarks/edge_attribution.py`` prints the measured peak.
     """
     cfg, graph = model.cfg, graph_of(model)
     kept = cfg.n_layers * (4 * cfg.d_model + 9 * cfg.n_heads * cfg.d_head + 3 * cfg.d_mlp)
     floats = cfg.d_model * (len(graph.writers) + 3 * graph.readers_per_layer) + kept
-    return max(1, budget // (4 * (length * floats + 4 * cfg.d_vocab)))
+    fit = max(1, budget // (4 * (task.clean.shape[1] * floats + 4 * cfg.d_vocab)))
+    return math.ceil(len(task) / math.ceil(len(task) / fit))

@@ -118,12 +118,14 @@ def edge_scores(
     flat = differences.view(writers, -1)
     values = flat.new_zeros(writers, len(graph.readers))
     for layer in range(graph.n_layers):
-        n = graph.writers_before_attention(layer)
-        pulled = attention_pull_back(model, layer, gradients)
-        values[:n, graph.attention_readers(layer)] = flat[:n] @ pulled.view(len(pulled), -1).T
-        n = graph.writers_before_mlp(layer)
-        pulled = norm_pull_back(model.blocks[layer].ln2, gradients.mlp[layer], gradients.resid_mid[layer])
-        values[:n, graph.mlp_reader(layer)] = flat[:n] @ pulled.reshape(-1)
+        block, n = model.blocks[layer], graph.writers_before_mlp(layer)
+        into_mlp = norm_pull_back(block.ln2, gradients.mlp[layer], gradients.resid_mid[layer])
+        readers = torch.cat((attention_pull_back(model, layer, gradients), into_mlp[None]))
+        # One pass over the writers for all readers of the block; what attention cannot read is left out after.
+        products = flat[:n] @ readers.view(len(readers), -1).T
+        heads = graph.writers_before_attention(layer)
+        values[:heads, graph.attention_readers(layer)] = products[:heads, :-1]
+        values[:n, graph.mlp_reader(layer)] = products[:, -1]
     rows = torch.arange(b, device=last.device)
     pulled = norm_pull_back(model.ln_final, gradients.final, gradients.resid_final)
     values[:, -1] = differences[:, rows, last].reshape(writers, -1) @ pulled.reshape(-1)

@@ -85,7 +85,7 @@ def _attribute(
     progress: ProgressFn | None,
 ) -> Scores:
     graph = graph_of(model)
-    size = batch_size_for(model, task.clean.shape[1], budget)
+    size = batch_size_for(model, task, budget)
     ablator = Ablator(model, task, ablation, size)
     total = torch.zeros(graph.mask.shape, device=model.device)
     report = Reporter(progress, -(-len(task) // size) * (steps or 1), "scoring edges")

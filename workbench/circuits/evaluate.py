@@ -105,7 +105,7 @@ def circuit_metrics(
     Raises:
         Stopped: stopped before one batch was through all circuits.
     """
-    size = batch_size_for(model, task.clean.shape[1], budget)
+    size = batch_size_for(model, task, budget)
     ablator = Ablator(model, task, ablation, size)
     report = Reporter(progress, -(-len(task) // size) * len(masks), what)
     done: list[Tensor] = []

@@ -104,7 +104,7 @@ def _find(model: str | Path, progress: registry.Progress | None) -> tuple[str, P
 
 
 def _refuse_gaps(name: str, found: dict[str, Any]) -> None:
-    """Transformers fills missing tensors with random numbers and says so in a log; an analysis of those is worthless."""
+    """Transformers fills missing tensors with random numbers, says so in a log, and goes on; we do not."""
     said = []
     for key, what in (
         ("missing_keys", "missing"),
