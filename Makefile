@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DOCS_INSTALLED := $(VENV)/docs-installed
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # The model's folder: in WORKBENCH_CACHE where that is set, else where a link in .venv leads. Looking there costs
 # nothing; asking the workbench would import torch. A link to a cache that was deleted leads nowhere.
@@ -77,6 +77,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing into $(VENV); the first time this takes some minutes."
 	$(PIP_INSTALL) -e ".[dev]"
 	@touch $@
 

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other on few cores
+
 import pytest
 import torch
 

@@ -97,15 +97,18 @@ class Reference:
 
 
 def edge_attribution(hf: Any, clean: Tensor, corrupted: Tensor, metric: Callable[[Tensor], Tensor]) -> Tensor:
-    """EAP by autograd on one residual stream per reader: [writer, reader], summed over the batch."""
+    """EAP by autograd on one residual stream per reader: [writer, reader], summed over the batch; clean - corrupted."""
     reference = Reference(hf)
     with torch.no_grad():
         _, ablated, _ = reference.run(corrupted, lambda w, r, out: out)
-    logits, outputs, inputs = reference.run(clean, lambda w, r, out: out)
+    start = reference.embed(clean).detach().requires_grad_()  # so that frozen weights do too
+    logits, outputs, inputs = reference.run(clean, lambda w, r, out: start if w == 0 else out)
     gradients = torch.autograd.grad(metric(logits).sum(), inputs)
     scores = torch.zeros(reference.graph.mask.shape)
-    for w, r in reference.graph.mask.nonzero().tolist():
-        scores[w, r] = ((outputs[w].detach() - ablated[w]) * gradients[r]).sum()
+    for r, gradient in enumerate(gradients):
+        writers = reference.graph.mask[:, r].nonzero().flatten().tolist()
+        differences = torch.stack([outputs[w].detach() - ablated[w] for w in writers])
+        scores[writers, r] = (differences * gradient).flatten(1).sum(1)
     return scores
 
 

@@ -34,7 +34,6 @@ def test_eap_equals_one_residual_stream_per_reader(kind: str) -> None:
     model, task = from_hf(hf), random_task()
     slow = reference.edge_attribution(hf, task.clean, task.corrupted, task.metric) / len(task)
     fast = discover(model, task, "eap").values
-    # The reference's score is the change that corrupting brings; ours is positive where corrupting lowers.
     torch.testing.assert_close(fast, slow, atol=1e-5 * float(slow.abs().max()), rtol=1e-5)
 
 

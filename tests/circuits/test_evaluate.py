@@ -109,3 +109,22 @@ def test_bad_requests_are_explained(model: Transformer) -> None:
     scores = Scores(graph_of(model), torch.zeros(graph_of(model).mask.shape))
     with pytest.raises(ValueError, match="Fractions must ascend"):
         faithfulness_curve(model, task, scores, fractions=[0.5, 0.1])
+
+
+@pytest.mark.real
+def test_on_smollm2_scores_and_patched_runs_equal_one_residual_stream_per_reader(smol: Transformer) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from workbench.models import registry
+
+    hf = AutoModelForCausalLM.from_pretrained(registry.get("smollm2-135m")).requires_grad_(False)
+    task = tasks.load("ioi", smol, n=2, template="When {} and {} went to the store, {} gave a drink to")
+    slow = reference.edge_attribution(hf, task.clean, task.corrupted, task.metric) / len(task)
+    scores = discover(smol, task, "eap")
+    assert float((scores.values - slow).norm() / slow.norm()) < 1e-5
+    with torch.no_grad():
+        _, ablated, _ = reference.Reference(hf).run(task.corrupted, lambda w, r, out: out)
+    mask = scores.top(3000).mask
+    expected = reference.patched_logits(hf, task.clean, ablated, mask)[:, -1]
+    found = PatchedRun(smol, task, Ablator(smol, task, "resample", 2)(task)).logits(mask)
+    assert float((found - expected).abs().max() / expected.std()) < 1e-4

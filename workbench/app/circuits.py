@@ -243,6 +243,10 @@ def _result(run: Run) -> None:
     except ValueError as error:
         st.error(str(error))
         return
+    if view.circuit is not None and not view.circuit.n_edges:
+        st.warning(
+            f"None of the best {info.n_edges:,} edges lies on a path from the input to the logits; ask for more edges."
+        )
     picture, side = st.columns([3, 2], gap="medium")
     assert view.figure is not None
     assert view.circuit is not None

@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     An error is one line on standard error. With ``WORKBENCH_DEBUG=1`` its traceback is shown too.
     """
+    # Waiting threads sleep instead of spinning. Spinning starves whatever else computes on the same cores: on two
+    # cores a second busy process made a forward pass 15 times slower, not 2. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         status = app(args=None if arguments is None else list(arguments), standalone_mode=False)
         if status == INTERRUPTED:  # typer's answer to a KeyboardInterrupt

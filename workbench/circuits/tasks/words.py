@@ -9,13 +9,13 @@ from workbench.models import Transformer
 NAMES = (
     "Mary John Tom James Dan Sarah Martin Amy Paul Anna Mark Kate David Emma Peter Lucy Michael Laura Robert Alice "
     "William Jane Richard Susan Thomas Julia Charles Rachel George Helen Henry Lisa Jack Emily Simon Grace Adam "
-    "Ruth Daniel Sophie Alex Karen Steven Linda Kevin Diana Brian Claire Edward Maria Frank Nancy Eric Elizabeth "
+    "Ruth Daniel Sophie Alex Karen Linda Kevin Diana Brian Claire Edward Maria Frank Nancy Eric Elizabeth "
     "Scott Rebecca Andrew Jennifer Joseph Victoria"
 ).split()
 
-PLACES = "store park school garden station office library market beach museum hospital restaurant church".split()
+PLACES = "store park school garden station office library market beach museum hospital restaurant".split()
 
-OBJECTS = "drink book ring letter ball bag gift coin flower map key card".split()
+OBJECTS = "drink book ring letter ball bag gift coin flower map card".split()
 
 # For series of unrelated words.
 THINGS = (

@@ -1,0 +1,68 @@
+"""Make ``docs/img/circuits.png``: the Circuits page with SmolLM2's circuit for indirect objects on it.
+
+Needs Chromium. Run it from the repository: ``.venv/bin/python docs/screenshot.py``. The run is made once and found
+again by its settings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+PAGE = Path(__file__).parent / "img" / "circuits.png"
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run".split()
+SETTINGS = ["--task", "ioi", "--method", "eap-ig", "--edges", "300", "--n", "32", "--ranking", "signed"]
+HEAD = "a20.h0"
+
+
+def main() -> None:
+    """Find the circuit, open the page on it, select a head, take the picture."""
+    from playwright.sync_api import sync_playwright
+
+    command = [sys.executable, "-m", "workbench", "discover", *SETTINGS, "--json"]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    run, head = found["id"], os.environ.get("HEAD_TO_SHOW", HEAD)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen([sys.executable, "-m", "workbench", "app", "--port", str(port)])
+    try:
+        _wait_for(url)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"), args=FLAGS
+            )
+            page = browser.new_page(viewport={"width": 1500, "height": 1120}, device_scale_factor=1.5)
+            page.set_default_timeout(120_000)
+            page.goto(f"{url}/?run={run}&node={head}&edges=300&ranking=signed&mute=true")
+            page.locator(".wb-cell").first.wait_for()
+            page.get_by_role("button", name="Download", exact=True).wait_for()
+            time.sleep(2)  # the curve draws itself in
+            PAGE.parent.mkdir(exist_ok=True)
+            page.screenshot(path=PAGE)
+            browser.close()
+    finally:
+        server.terminate()
+
+
+def _wait_for(url: str) -> None:
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(f"{url}/_stcore/health", timeout=2).read()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise SystemExit("The app did not come up.")
+
+
+if __name__ == "__main__":
+    main()
