@@ -18,8 +18,8 @@ from pathlib import Path
 
 PAGE = Path(__file__).parent / "img" / "circuits.png"
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run".split()
-SETTINGS = ["--task", "ioi", "--method", "eap-ig", "--edges", "300", "--n", "32", "--ranking", "signed"]
-HEAD = "a20.h0"
+SETTINGS = ["--task", "ioi", "--method", "eap-ig", "--edges", "500", "--n", "32"]
+HEAD = "a23.h3"
 
 
 def main() -> None:
@@ -40,9 +40,9 @@ def main() -> None:
             browser = playwright.chromium.launch(
                 executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"), args=FLAGS
             )
-            page = browser.new_page(viewport={"width": 1500, "height": 1120}, device_scale_factor=1.5)
+            page = browser.new_page(viewport={"width": 1500, "height": 1120})
             page.set_default_timeout(120_000)
-            page.goto(f"{url}/?run={run}&node={head}&edges=300&ranking=signed&mute=true")
+            page.goto(f"{url}/?run={run}&node={head}&mute=true")
             page.locator(".wb-cell").first.wait_for()
             page.get_by_role("button", name="Download", exact=True).wait_for()
             time.sleep(2)  # the curve draws itself in

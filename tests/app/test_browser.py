@@ -108,6 +108,17 @@ def test_discover_click_a_head_see_its_pattern_download_the_svg(
     page.get_by_role("heading", name=f"Head {layer}.{index}").wait_for()
     assert page.locator(".wb-node.wb-dim, .wb-edge.wb-dim").count() > 0
 
+    # A second click moves the selection in the graph, beside it and in the address alike.
+    other = page.locator(".wb-node[data-kind=head]").last
+    other.click()
+    second = other.get_attribute("data-id")
+    assert second != head
+    page.wait_for_url(f"**node={second}**")
+    layer, index = second[1:].split(".h")
+    page.get_by_role("heading", name=f"Head {layer}.{index}").wait_for()
+    page.wait_for_function("() => !document.querySelector('[data-testid=stStatusWidget]')")
+    assert page.locator(".wb-node.wb-selected").get_attribute("data-id") == second
+
     with page.expect_download() as started:
         page.get_by_role("button", name="Download", exact=True).click()
     file = tmp_path / "circuit.svg"

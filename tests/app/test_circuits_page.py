@@ -72,7 +72,6 @@ def test_a_run_in_the_address_is_shown_with_its_numbers(run: Run) -> None:
     app = opened(run=run.id)
     assert run.report is not None
     assert app.metric[0].value == f"{run.report.faithfulness:.0%}"
-    assert run.info.caption in words(app)
     assert "Click a head" in words(app)
 
 

@@ -42,9 +42,8 @@ def page() -> None:
         return
     _header(run, store)
     if run.info.status == "running":
-        _watch(run.id, store)
-    else:
-        _result(run)
+        _watch(run.id, store, run.info.scores is not None)
+    _result(run)
 
 
 def _ask() -> jobs.Request:
@@ -176,7 +175,8 @@ def _welcome() -> None:
 def _header(run: Run, store: RunStore) -> None:
     """Title of the run, and what can be done with it."""
     left, right = st.columns([6, 1], vertical_alignment="center")
-    left.caption(run.info.caption)
+    if run.info.title != run.id:
+        left.subheader(_title(run.info))
     with right.popover("Run", width="stretch"):
         st.caption(f"`{run.id}`")
         title = st.text_input("Title", value=run.info.title, key=f"title-{run.id}")
@@ -198,14 +198,14 @@ def _header(run: Run, store: RunStore) -> None:
 
 
 @st.fragment(run_every=0.5)
-def _watch(which: str, store: RunStore) -> None:
-    """How far the search is, how long it will take, and a stop."""
+def _watch(which: str, store: RunStore, has_scores: bool) -> None:
+    """How far the search is, how long it will take, and a stop; turns to the circuit as soon as there is one."""
     try:
         info = store.open(which).info
     except ValueError as error:
         st.error(str(error))
         return
-    if info.status != "running":
+    if info.status != "running" or (info.scores is not None) != has_scores:
         st.rerun()
     done, total = int(info.progress.get("done", 0)), int(info.progress.get("total", 0))
     what = str(info.progress.get("what", "working"))
@@ -236,7 +236,8 @@ def _result(run: Run) -> None:
     if info.note:
         st.warning(info.note)
     if info.scores is None:
-        st.info("It was stopped before any edge was scored.")
+        if info.status != "running":
+            st.info("It was stopped before any edge was scored.")
         return
     try:
         view = circuit_view(run)
@@ -250,11 +251,20 @@ def _result(run: Run) -> None:
     picture, side = st.columns([3, 2], gap="medium")
     assert view.figure is not None
     assert view.circuit is not None
+    node = _selected(f"graph-{run.id}")
     with picture:
-        clicked = show(view.figure, f"graph-{run.id}", state.parameter("node"))
-    remembered = f"clicked-{run.id}"
-    if clicked != st.session_state.get(remembered):
-        st.session_state[remembered] = clicked
-        state.set_parameter("node", clicked["id"] if clicked else None)
+        show(view.figure, f"graph-{run.id}", node)
     with side:
-        detail.show(run, view, state.parameter("node"))
+        detail.show(run, view, node)
+
+
+def _selected(graph: str) -> str | None:
+    """The selected node or edge: what was just clicked in the graph, else what the address says.
+
+    Read before the graph is drawn, so that the graph lifts what was clicked now and not before.
+    """
+    clicked = state.clicked(graph)
+    if clicked != st.session_state.get(f"seen-{graph}"):
+        st.session_state[f"seen-{graph}"] = clicked
+        state.set_parameter("node", clicked)
+    return state.parameter("node")

@@ -106,7 +106,8 @@ def _faithfulness(run: Run) -> None:
     report, curve, check = run.report, run.curve, run.info.check or {}
     st.subheader("Faithfulness")
     if report is None:
-        st.caption("The circuit was not run: the search was stopped before.")
+        running = run.info.status == "running"
+        st.caption("The circuit is being run ..." if running else "The circuit was not run: it was stopped before.")
         return
     share = report.n_edges / report.n_edges_total
     facts = st.columns(2)

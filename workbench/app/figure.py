@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
 from workbench.figures import Figure, interaction_js
+from workbench.figures.colours import DARK
 
 # Figures read these variables; text and ground follow the theme, the rest is mixed from them.
 _CSS = """
@@ -58,27 +57,28 @@ export default function (component) {
     mounted.set(root, now);
     handle.show(edges);
   }
+  for (const [name, colour] of Object.entries(data.colours)) root.style.setProperty(name, colour);
   now.handle.select(data.selected);
 }
 """
 
 
-def show(figure: Figure, key: str, selected: str | None = None) -> dict[str, str] | None:
-    """Show a figure.
+# Brighter edges on a dark ground; the theme's own colours say nothing of these.
+_ON_DARK = {f"--wb-{name}": DARK[name] for name in ("q", "k", "v", "mlp", "logits")}
+
+
+def show(figure: Figure, key: str, selected: str | None = None) -> None:
+    """Show a figure; :func:`workbench.app.state.clicked` says what was clicked in it.
 
     Args:
         figure: what to show.
         key: of the component; the same place on the page keeps the same key.
-        selected: id of the node to lift.
-
-    Returns:
-        ``{"id": ..., "kind": ...}`` of what was clicked last in this figure, None after a click on the ground.
+        selected: id of the node or edge to lift.
     """
     component = st.components.v2.component("wb_figure", html=_HTML, css=_CSS, js=_JS % interaction_js())
-    result: Any = component(
-        data={"svg": figure.svg, "selected": selected},
+    colours = _ON_DARK if st.context.theme.type == "dark" else {}
+    component(
+        data={"svg": figure.svg, "selected": selected, "colours": colours},
         key=key,
         on_selected_change=lambda: None,
     )
-    found = getattr(result, "selected", None)
-    return dict(found) if found else None

@@ -35,6 +35,13 @@ def model(name: str) -> Transformer:
         return _loaded(name)
 
 
+def clicked(figure: str) -> str | None:
+    """Id of what was clicked last in a figure, by the figure's key; None after a click on the ground."""
+    found: Any = st.session_state.get(figure) or {}
+    selected: Any = found.get("selected") or {}
+    return str(selected["id"]) if selected.get("id") else None
+
+
 def parameter(name: str) -> str | None:
     """A value in the page's address."""
     value: Any = st.query_params.get(name)
