@@ -231,7 +231,7 @@ def test_formats_have_distinct_keys_and_extensions() -> None:
 
 
 def test_an_unknown_format_names_the_closest() -> None:
-    with pytest.raises(ValueError, match="Unknown format 'grahml'; did you mean 'graphml'"):
+    with pytest.raises(ValueError, match="There is no format 'grahml'; did you mean 'graphml'"):
         export(Exportable(), "grahml")
     with pytest.raises(ValueError, match="did you mean 'png'"):
         export(Exportable(), ".PNG")

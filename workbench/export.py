@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import math
@@ -27,6 +26,7 @@ from workbench.figures.colours import DARK, LIGHT
 from workbench.figures.figure import FONT, Figure, standalone
 from workbench.figures.interaction import interaction_js
 from workbench.figures.svg import escape
+from workbench.models.lookup import pick
 
 MOST_PIXELS = 100_000_000
 
@@ -80,12 +80,7 @@ def export(bundle: Exportable, format: str) -> bytes:
     Raises:
         ValueError: the format is unknown (the closest is suggested), or needs a figure or circuit that is missing.
     """
-    known = {record.key: record for record in FORMATS}
-    if format not in known:
-        close = difflib.get_close_matches(format.lower().lstrip("."), known, 1)
-        hint = f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(known)}."
-        raise ValueError(f"Unknown format '{format}'; {hint}")
-    return known[format].function(bundle)
+    return pick(FORMATS, format, "format").function(bundle)
 
 
 def write(path: str | Path, data: bytes | str) -> Path:

@@ -93,9 +93,9 @@ def test_networkx_has_every_edge_with_its_score() -> None:
     ("name", "said"),
     [
         ("a1.h0", "not an edge name"),
-        ("a1.h9->logits", "did you mean a1.h"),
+        ("a1.h9->logits", "did you mean 'a1.h"),
         ("m2->a0.h1<q>", "is not computed before"),
-        ("input->a0.h1<x>", "did you mean a0.h1<"),
+        ("input->a0.h1<x>", "did you mean 'a0.h1<"),
     ],
 )
 def test_a_wrong_edge_name_is_explained(name: str, said: str) -> None:

@@ -301,7 +301,7 @@ def test_a_conversion_that_fails_is_one_sentence(shelf, tmp_path, monkeypatch):
 def test_an_unknown_name_suggests_the_closest():
     with pytest.raises(ValueError, match="did you mean 'smollm2-135m'"):
         registry.get("smolm2-135")
-    with pytest.raises(ValueError, match="the names are: smollm2-135m"):
+    with pytest.raises(ValueError, match="known are smollm2-135m"):
         registry.installed("zzz")
 
 

@@ -10,7 +10,6 @@ membership in a circuit (:class:`Circuit`). Names are an index on it. Edge names
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +19,8 @@ import networkx as nx
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from workbench.models.lookup import meant
 
 Ranking = Literal["absolute", "signed"]
 
@@ -143,8 +144,7 @@ class Graph:
             (reader, column, self.readers),
         ):
             if found is None:
-                hint = ", ".join(difflib.get_close_matches(part, known, 3)) or f"{known[0]} ... {known[-1]}"
-                raise ValueError(f"'{part}' in the edge '{name}' is not in this model's graph; did you mean {hint}?")
+                raise ValueError(f"'{part}' in the edge '{name}' is not in this model's graph; {meant(part, known, 3)}")
         assert row is not None
         assert column is not None
         if not self.mask[row, column]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from workbench.circuits.graph import Scores
 from workbench.circuits.progress import ProgressFn
 from workbench.circuits.task import Task
 from workbench.models import Transformer
+from workbench.models.lookup import pick
 
 # Not settings of a method: they change how long and how loudly it works, never what it finds.
 _NOT_OPTIONS = ("budget", "progress")
@@ -66,13 +66,7 @@ def method(key: str) -> Method:
     Raises:
         ValueError: there is no such method; the message suggests the closest.
     """
-    for record in _METHODS:
-        if record.key == key:
-            return record
-    keys = [record.key for record in _METHODS]
-    close = difflib.get_close_matches(key, keys, 1, 0.4)
-    hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(keys)}."
-    raise ValueError(f"There is no method '{key}'; {hint}")
+    return pick(_METHODS, key, "method")
 
 
 def check_options(key: str, options: dict[str, Any]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 
 from torch import Tensor
+
+from workbench.models.lookup import meant
 
 _IN_ATTENTION = {"q", "k", "v", "rot_q", "rot_k", "attn_scores", "pattern", "z", "result", "k_heads", "v_heads"}
 _IN_MLP = {"pre", "pre_linear", "post"}
@@ -40,9 +41,8 @@ class ActivationCache(Mapping[str, Tensor]):
         try:
             return self._activations[name]
         except KeyError:
-            close = difflib.get_close_matches(name, self._activations, 3, 0.5)
-            hint = f"; the closest are {', '.join(close)}" if close else ""
-            raise KeyError(f"The cache holds no '{name}'{hint}. Ask for it with names=['{name}'].") from None
+            hint = meant(name, list(self._activations), 3)
+            raise KeyError(f"The cache holds no '{name}'; {hint} Ask for it with names=['{name}'].") from None
 
     def __contains__(self, key: object) -> bool:
         return (hook_name(*key) if isinstance(key, tuple) else key) in self._activations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from workbench.models import registry
 from workbench.models.families import FAMILIES, family_of
+from workbench.models.lookup import meant
 from workbench.models.transformer import Transformer
 
 
@@ -95,12 +95,8 @@ def _find(model: str | Path, progress: registry.Progress | None) -> tuple[str, P
     text = str(model)
     if isinstance(model, str) and text.count("/") == 1 and not text.startswith((".", "/", "~")):
         return text, None
-    close = difflib.get_close_matches(text, registry.names(), 1, 0.4)
-    raise ValueError(
-        f"There is no model '{text}'"
-        + (f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(registry.names())}.")
-        + " A local folder or a hub id (owner/name) also works."
-    )
+    hint = meant(text, registry.names())
+    raise ValueError(f"There is no model '{text}'; {hint} A local folder or a hub id (owner/name) also works.")
 
 
 def _refuse_gaps(name: str, found: dict[str, Any]) -> None:

@@ -14,7 +14,6 @@ Later calls look at file sizes only and return within milliseconds.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import hashlib
 import json
@@ -32,6 +31,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import platformdirs
+
+from workbench.models.lookup import pick
 
 Progress = Callable[[int, int, str], object]
 """``progress(done, total, what)``: bytes or steps, and a phrase such as ``downloading``."""
@@ -100,12 +101,7 @@ def find(name: str) -> NamedModel:
     Raises:
         ValueError: there is no such name; the message suggests the closest.
     """
-    for record in MODELS:
-        if record.key == name:
-            return record
-    close = difflib.get_close_matches(name, names(), 1)
-    hint = f"did you mean '{close[0]}'?" if close else f"the names are: {', '.join(names())}."
-    raise ValueError(f"Unknown model '{name}'; {hint}")
+    return pick(MODELS, name, "model")
 
 
 def cache_folder(cache: Path | None = None) -> Path:

@@ -6,12 +6,13 @@ threads share one model, and why an exception leaves nothing behind.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from workbench.models.lookup import meant
 
 Tap = Callable[[Tensor], Tensor | None]
 
@@ -84,11 +85,7 @@ def check_names(names: Iterable[str], known: Sequence[str]) -> None:
     exists = set(known)
     for name in names:
         if name not in exists:
-            hint = ", ".join(f"'{close}'" for close in difflib.get_close_matches(name, known, 3, 0.5))
-            raise ValueError(
-                f"This model has no activation called '{name}'; "
-                + (f"did you mean {hint}?" if hint else "model.hook_names lists them.")
-            )
+            raise ValueError(f"This model has no activation called '{name}'; {meant(name, known, 3)}")
 
 
 def select_names(names: NameFilter, known: Sequence[str]) -> list[str]:

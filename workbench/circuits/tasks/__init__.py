@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from workbench.circuits.task import Task, TaskCheck, from_pairs
 from workbench.circuits.tasks import greater_than, induction, ioi
 from workbench.models import Transformer
+from workbench.models.lookup import pick
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,7 @@ def get(name: str) -> TaskRecord:
     Raises:
         ValueError: there is no such task; the message suggests the closest.
     """
-    for record in _RECORDS:
-        if record.key == name:
-            return record
-    close = difflib.get_close_matches(name, names(), 1, 0.4)
-    hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(names())}."
-    raise ValueError(f"There is no task '{name}'; {hint}")
+    return pick(_RECORDS, name, "task")
 
 
 def load(name: str, model: Transformer, n: int = 32, seed: int = 0, **options: Any) -> Task:
