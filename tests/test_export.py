@@ -235,7 +235,7 @@ def test_an_unknown_format_names_the_closest() -> None:
         export(Exportable(), "grahml")
     with pytest.raises(ValueError, match="did you mean 'png'"):
         export(Exportable(), ".PNG")
-    with pytest.raises(ValueError, match="choose one of svg, png"):
+    with pytest.raises(ValueError, match="known are svg, png"):
         export(Exportable(), "qqqq")
 
 

@@ -41,9 +41,10 @@ def pick(records: Iterable[T], key: str, what: str) -> T:
 
 def meant(name: str, known: Sequence[str], most: int = 1) -> str:
     """``did you mean 'x'?`` with up to ``most`` close names, or a list of what there is."""
-    close = difflib.get_close_matches(name, known, most, cutoff=0.4)
+    plain = {option.lower(): option for option in known}
+    close = difflib.get_close_matches(name.lower(), plain, most, cutoff=0.4)
     if close:
-        return f"did you mean {' or '.join(repr(found) for found in close)}?"
+        return f"did you mean {' or '.join(repr(plain[found]) for found in close)}?"
     if not known:
         return "there are none."
     more = f" and {len(known) - _MOST_LISTED} more" if len(known) > _MOST_LISTED else ""
