@@ -16,7 +16,7 @@ from workbench.models.registry import installed
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
-@pytest.fixture(scope="session", params=micro.KINDS)
+@pytest.fixture(scope="session", params=[*micro.KINDS, *micro.OTHERS])
 def pair(request: pytest.FixtureRequest) -> tuple[Any, Transformer]:
     """(Hugging Face model, ours) of every kind."""
     hf = micro.hugging_face(request.param)

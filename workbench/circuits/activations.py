@@ -51,8 +51,17 @@ class WriterOutputs:
 
 
 def graph_of(model: Transformer) -> Graph:
-    """The edge graph of a model."""
-    return Graph(model.cfg.n_layers, model.cfg.n_heads)
+    """The edge graph of a model.
+
+    Raises:
+        ValueError: what a head writes cannot be told from what its neighbours write.
+    """
+    if model.cfg.post_norms:
+        raise ValueError(
+            f"{model.name} normalises what attention and MLP write before it is added ({model.cfg.family}); "
+            "edges of such models are not supported yet. Choose a model without post-norms."
+        )
+    return Graph(model.cfg.n_layers, model.cfg.n_heads, parallel=model.cfg.parallel)
 
 
 def writer_names(model: Transformer) -> list[str]:

@@ -34,7 +34,7 @@ class ReaderGradients:
         q, k, v: a layer: [batch, pos, head, d_head], at the query head's projections before rotary.
         mlp: a layer: [batch, pos, d_model], at the normalised input.
         final: [batch, 1, d_model], at the unembedding's input, where the answer is read.
-        resid_pre, resid_mid: a layer: [batch, pos, d_model].
+        resid_pre, resid_mlp: a layer: [batch, pos, d_model], what attention and MLP read.
         resid_final: [batch, 1, d_model].
         outputs: what the writers wrote in the same run.
         metric: [batch], the metric of each example.
@@ -46,7 +46,7 @@ class ReaderGradients:
     mlp: list[Tensor]
     final: Tensor
     resid_pre: list[Tensor]
-    resid_mid: list[Tensor]
+    resid_mlp: list[Tensor]
     resid_final: Tensor
     outputs: WriterOutputs
     metric: Float[Tensor, batch]
@@ -59,9 +59,9 @@ def reader_gradients(model: Transformer, batch: Task, embed: Float[Tensor, "batc
         "q": "attn.hook_q",
         "k": "attn.hook_k_heads",
         "v": "attn.hook_v_heads",
-        "mlp": "ln2.hook_out",
+        "mlp": "mlp.hook_in",
         "resid_pre": "hook_resid_pre",
-        "resid_mid": "hook_resid_mid",
+        "resid_mlp": "hook_resid_pre" if model.cfg.parallel else "hook_resid_mid",
     }
     names = {key: [f"blocks.{layer}.{part}" for layer in range(n)] for key, part in parts.items()}
     wanted = [*(name for group in names.values() for name in group), *writer_names(model)]
@@ -71,7 +71,7 @@ def reader_gradients(model: Transformer, batch: Task, embed: Float[Tensor, "batc
         rows = torch.arange(len(resid), device=resid.device)
         resid_final = resid[rows, batch.last.to(resid.device)][:, None]
         final = model.ln_final(resid_final)
-        metric = batch.score(model.unembedding(final)[:, 0])
+        metric = batch.score(model.unembed(final)[:, 0])
         at = [cache[name] for key in ("q", "k", "v", "mlp") for name in names[key]]
         grads = torch.autograd.grad(metric.sum(), [*at, final])
     kept = {name: value.detach() for name, value in cache.items()}
@@ -82,7 +82,7 @@ def reader_gradients(model: Transformer, batch: Task, embed: Float[Tensor, "batc
         mlp=list(grads[3 * n : 4 * n]),
         final=grads[-1],
         resid_pre=[kept[name] for name in names["resid_pre"]],
-        resid_mid=[kept[name] for name in names["resid_mid"]],
+        resid_mlp=[kept[name] for name in names["resid_mlp"]],
         resid_final=resid_final.detach(),
         outputs=from_cache(model, kept),
         metric=metric.detach(),
@@ -119,7 +119,7 @@ def edge_scores(
     values = flat.new_zeros(writers, len(graph.readers))
     for layer in range(graph.n_layers):
         block, n = model.blocks[layer], graph.writers_before_mlp(layer)
-        into_mlp = norm_pull_back(block.ln2, gradients.mlp[layer], gradients.resid_mid[layer])
+        into_mlp = norm_pull_back(block.mlp_norm, gradients.mlp[layer], gradients.resid_mlp[layer])
         readers = torch.cat((attention_pull_back(model, layer, gradients), into_mlp[None]))
         # One pass over the writers for all readers of the block; what attention cannot read is left out after.
         products = flat[:n] @ readers.view(len(readers), -1).T

@@ -40,14 +40,14 @@ class PatchedRun:
             self._add_up()
 
     def _add_up(self) -> None:
-        """The ablated residual stream before every layer, after its attention, and at the end."""
+        """The ablated residual stream that every attention and every MLP reads, and the last one."""
         resid = self.ablated.embed.expand_as(self.embed)
-        self.resid_pre, self.resid_mid = [], []
+        self.resid_pre, self.resid_mlp = [], []
         for layer, block in enumerate(self.model.blocks):
             self.resid_pre.append(resid)
-            resid = resid + block.attn.o(self.ablated.z[layer].flatten(2))
-            self.resid_mid.append(resid)
-            resid = resid + self.ablated.mlp[layer]
+            mid = resid + block.attn.o(self.ablated.z[layer].flatten(2))
+            self.resid_mlp.append(resid if self.graph.parallel else mid)
+            resid = mid + self.ablated.mlp[layer]
         self.resid_final = resid
 
     @torch.no_grad()
@@ -89,8 +89,8 @@ class PatchedRun:
             _project(attn, linear, heads, x)
             for linear, x in zip((attn.q, attn.k, attn.v), normed.chunk(3), strict=True)
         )
-        rotate = self.positions.rotate
-        z = attn.attend(rotate(q), rotate(k), v, self.positions)  # batch pos head d_head
+        here = self.positions[layer]
+        z = attn.attend(*attn.place(q, k, here), v, here)  # batch pos head d_head
         dz = (z - self.ablated.z[layer][:, :, heads]).permute(2, 0, 1, 3)
         b, p, d = self.embed.shape
         return torch.bmm(dz.reshape(len(heads), b * p, -1), attn.W_O[heads]).view(-1, b, p, d)
@@ -98,8 +98,8 @@ class PatchedRun:
     def _mlp(self, layer: int, kept: Tensor, changes: Tensor) -> Tensor:
         """Change of the MLP's output [batch pos d_model]."""
         block = self.model.blocks[layer]
-        x = _add(self.resid_mid[layer], kept[:, [self.graph.mlp_reader(layer)]], changes)[0]
-        out: Tensor = block.mlp(block.ln2(x)) - self.ablated.mlp[layer]
+        x = _add(self.resid_mlp[layer], kept[:, [self.graph.mlp_reader(layer)]], changes)[0]
+        out: Tensor = block.mlp(block.mlp_norm(x)) - self.ablated.mlp[layer]
         return out
 
 

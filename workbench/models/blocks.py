@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +21,17 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
     "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
 }
 
 NO_TAPS = Taps()
+
+
+def softcap(x: Tensor, cap: float | None) -> Tensor:
+    """``cap * tanh(x / cap)``: close to x where that is small, never beyond the cap (Gemma 2)."""
+    return x if cap is None else torch.tanh(x / cap) * cap
+
 
 Residual = Float[Tensor, "batch pos d_model"]
 Heads = Float[Tensor, "batch pos head d_head"]
@@ -31,10 +39,10 @@ Heads = Float[Tensor, "batch pos head d_head"]
 
 @dataclass(frozen=True)
 class Positions:
-    """What attention needs to know of the positions of one call.
+    """What the attention of one layer needs to know of the positions of one call.
 
     Attributes:
-        cos, sin: [1 or batch, pos, 1, d_head / 2], for rotary positions; None otherwise.
+        cos, sin: [1 or batch, pos, 1, half of what is turned], for rotary positions; None otherwise.
         visible: [batch, 1, query, key], True where a query may look; None where plain causality says it all.
     """
 
@@ -43,11 +51,13 @@ class Positions:
     visible: Bool[Tensor, "batch 1 query key"] | None = None
 
     def rotate(self, x: Heads) -> Heads:
-        """Turn each pair (i, i + d_head / 2) by its position's angle (RoPE, Su et al. 2021, half-split layout)."""
+        """Turn each pair (i, i + n / 2) of the first n numbers by its position's angle (RoPE, Su et al. 2021)."""
         if self.cos is None or self.sin is None:
             return x
-        left, right = x.chunk(2, dim=-1)
-        return torch.cat((left * self.cos - right * self.sin, right * self.cos + left * self.sin), dim=-1)
+        turned = 2 * self.cos.shape[-1]
+        left, right = x[..., :turned].chunk(2, dim=-1)
+        parts = [left * self.cos - right * self.sin, right * self.cos + left * self.sin]
+        return torch.cat(parts if turned == x.shape[-1] else [*parts, x[..., turned:]], dim=-1)
 
 
 class Norm(nn.Module):
@@ -108,6 +118,8 @@ class Attention(nn.Module):
         self.k = nn.Linear(cfg.d_model, keys, bias=cfg.attn_bias)
         self.v = nn.Linear(cfg.d_model, keys, bias=cfg.attn_bias)
         self.o = nn.Linear(queries, cfg.d_model, bias=cfg.out_bias)
+        self.q_norm = Norm(cfg.norm, cfg.d_head, cfg.norm_eps) if cfg.qk_norm else None
+        self.k_norm = Norm(cfg.norm, cfg.d_head, cfg.norm_eps) if cfg.qk_norm else None
 
     def heads_of(self, linear: nn.Linear) -> Float[Tensor, "head d_head d_model"]:
         """Weights of ``q``, ``k`` or ``v`` seen by each *query* head (a view where heads share none)."""
@@ -141,9 +153,9 @@ class Attention(nn.Module):
             k = tap(f"{name}.hook_k_heads", self.per_query_head(k, 2))  # b p h e
         if tap.wants(f"{name}.hook_v_heads"):
             v = tap(f"{name}.hook_v_heads", self.per_query_head(v, 2))  # b p h e
+        q, k = self.place(q, k, positions)
         if positions.cos is not None:
-            q = tap(f"{name}.hook_rot_q", positions.rotate(q))
-            k = tap(f"{name}.hook_rot_k", positions.rotate(k))
+            q, k = tap(f"{name}.hook_rot_q", q), tap(f"{name}.hook_rot_k", k)
         if tap.wants(f"{name}.hook_attn_scores", f"{name}.hook_pattern"):
             z = self.attend_openly(q, k, v, tap, name, positions)
         else:
@@ -155,8 +167,16 @@ class Attention(nn.Module):
         out: Tensor = self.o(z.reshape(b, p, -1))
         return out
 
+    def place(self, q: Heads, k: Tensor, positions: Positions) -> tuple[Heads, Tensor]:
+        """Queries and keys as they meet: normalised where the model does that, and turned by their positions."""
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return positions.rotate(q), positions.rotate(k)
+
     def attend(self, q: Heads, k: Tensor, v: Tensor, positions: Positions) -> Heads:
-        """Head outputs by the fused kernel; the pattern is never made."""
+        """Head outputs by the fused kernel; the pattern is never made unless scores are capped."""
+        if self.cfg.attn_softcap is not None:
+            return self.attend_openly(q, k, v, NO_TAPS, "", positions)
         grouped = q.shape[2] != k.shape[2] or q.shape[2] != v.shape[2]
         if grouped and k.shape[2] != v.shape[2]:
             k, v = self.match_heads(q, k), self.match_heads(q, v)
@@ -180,6 +200,7 @@ class Attention(nn.Module):
             n = q.shape[1]
             visible = torch.ones(n, n, dtype=torch.bool, device=q.device).tril()
         scores = torch.einsum("bqhe,bkhe->bhqk", q, k) * self.cfg.attn_scale
+        scores = softcap(scores, self.cfg.attn_softcap)
         # The lowest finite number, not -inf: a row without any visible key then stays free of NaN.
         scores = tap(f"{name}.hook_attn_scores", scores.masked_fill(~visible, torch.finfo(scores.dtype).min))
         pattern = tap(f"{name}.hook_pattern", scores.softmax(-1, dtype=torch.float32).to(v.dtype))
@@ -203,6 +224,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, tap: Taps = NO_TAPS, name: str = "") -> Tensor:
         """MLP output [b p d] of the normalised residual ``x``. ``hook_pre`` is what the activation takes in."""
+        x = tap(f"{name}.hook_in", x)
         if self.gate is None:
             post = self.act(tap(f"{name}.hook_pre", self.up(x)))  # b p m
         else:
@@ -213,19 +235,43 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm block: ``mid = pre + attn(ln1(pre))``, ``post = mid + mlp(ln2(mid))``."""
+    """Pre-norm block: ``mid = pre + attn(ln1(pre))``, ``post = mid + mlp(ln2(mid))``.
+
+    A parallel block reads once: ``post = pre + attn(ln1(pre)) + mlp(ln2(pre))``, with ``ln2 = ln1`` where the norm
+    is shared. With post-norms, what is added goes through ``ln1_post`` and ``ln2_post`` first.
+    """
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        self.ln1 = Norm(cfg.norm, cfg.d_model, cfg.norm_eps)
-        self.attn = Attention(cfg)
-        self.ln2 = Norm(cfg.norm, cfg.d_model, cfg.norm_eps)
-        self.mlp = MLP(cfg)
+        self.cfg = cfg
+
+        def norm() -> Norm:
+            return Norm(cfg.norm, cfg.d_model, cfg.norm_eps)
+
+        self.ln1, self.attn, self.mlp = norm(), Attention(cfg), MLP(cfg)
+        self.ln2 = None if cfg.shared_norm else norm()
+        self.ln1_post = norm() if cfg.post_norms else None
+        self.ln2_post = norm() if cfg.post_norms else None
+
+    @property
+    def mlp_norm(self) -> Norm:
+        """The norm through which the MLP reads."""
+        return self.ln1 if self.ln2 is None else self.ln2
 
     def forward(self, resid: Residual, tap: Taps, name: str, positions: Positions) -> Residual:
         """The residual stream after this block."""
         resid = tap(f"{name}.hook_resid_pre", resid)
-        attended = self.attn(self.ln1(resid, tap, f"{name}.ln1"), tap, f"{name}.attn", positions)
-        resid = tap(f"{name}.hook_resid_mid", resid + tap(f"{name}.hook_attn_out", attended))
-        fed = self.mlp(self.ln2(resid, tap, f"{name}.ln2"), tap, f"{name}.mlp")
-        return tap(f"{name}.hook_resid_post", resid + tap(f"{name}.hook_mlp_out", fed))
+        normed = self.ln1(resid, tap, f"{name}.ln1")
+        attended = self.attn(normed, tap, f"{name}.attn", positions)
+        if self.ln1_post is not None:
+            attended = self.ln1_post(attended, tap, f"{name}.ln1_post")
+        attended = tap(f"{name}.hook_attn_out", attended)
+        mid = resid + attended if self.cfg.parallel else tap(f"{name}.hook_resid_mid", resid + attended)
+        if self.ln2 is not None:
+            normed = self.ln2(resid if self.cfg.parallel else mid, tap, f"{name}.ln2")
+        else:
+            normed = normed.view_as(normed)  # a tensor of the MLP's own, so that a gradient there is the MLP's alone
+        fed = self.mlp(normed, tap, f"{name}.mlp")
+        if self.ln2_post is not None:
+            fed = self.ln2_post(fed, tap, f"{name}.ln2_post")
+        return tap(f"{name}.hook_resid_post", mid + tap(f"{name}.hook_mlp_out", fed))

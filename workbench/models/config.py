@@ -20,6 +20,16 @@ class ModelConfig:
         positions: ``learned`` (added to the embedding) or ``rotary`` (turns queries and keys).
         rotary_scale: factor on the rotary cosines and sines (long-context scalings); 1 for most models.
         attn_scale: factor on query-key products; ``d_head ** -0.5`` for most models.
+        attn_softcap: scores go through ``cap * tanh(scores / cap)``; None for most models.
+        windows: for each layer how many keys, itself included, a query may look back on; None sees all.
+        rotary_kinds: for each layer which row of the inverse frequencies it turns by; None where there is one.
+        qk_norm: queries and keys of each head are normalised before they are turned.
+        parallel: attention and MLP read the same residual stream.
+        shared_norm: in a parallel block, they read it through one norm.
+        post_norms: what attention and MLP write is normalised before it is added.
+        embed_scale: factor on the token embedding.
+        unembed_bias: bias on the logits.
+        logit_softcap: as ``attn_softcap``, on the logits.
         attn_bias: biases on the query, key and value projections.
         out_bias: bias on the attention output projection.
         mlp_bias: biases in the MLP.
@@ -47,6 +57,16 @@ class ModelConfig:
     out_bias: bool = False
     mlp_bias: bool = False
     tied: bool = True
+    attn_softcap: float | None = None
+    windows: tuple[int | None, ...] | None = None
+    rotary_kinds: tuple[int, ...] | None = None
+    qk_norm: bool = False
+    parallel: bool = False
+    shared_norm: bool = False
+    post_norms: bool = False
+    embed_scale: float = 1.0
+    unembed_bias: bool = False
+    logit_softcap: float | None = None
 
     def __post_init__(self) -> None:
         if self.n_heads % self.n_key_value_heads:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from workbench.models import registry
+from workbench.models.blocks import ACTIVATIONS
 from workbench.models.families import FAMILIES, family_of
 from workbench.models.lookup import meant
 from workbench.models.transformer import Transformer
@@ -32,6 +33,9 @@ def from_hf(hf_model: Any, tokenizer: Any = None, *, name: str | None = None) ->
             f"{type(hf_model).__name__} has no language-model head; load it with AutoModelForCausalLM instead."
         )
     cfg, weights = family.adapt(hf_model)
+    if cfg.act_fn not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"The activation '{cfg.act_fn}' is not supported; supported are {known}.")
     called = name or Path(str(getattr(hf_model.config, "_name_or_path", "") or family.key)).name
     return Transformer(cfg, {k: v.detach() for k, v in weights.items()}, tokenizer, called)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from workbench.models.config import ModelConfig
 from workbench.models.lookup import meant
 
 Tap = Callable[[Tensor], Tensor | None]
@@ -60,16 +61,22 @@ HookFunction = Callable[[Tensor, Hook], Tensor | None]
 NameFilter = str | Sequence[str] | Callable[[str], bool] | None
 
 
-def block_hook_names(layer: int, *, rotary: bool, gated: bool) -> list[str]:
+def block_hook_names(layer: int, cfg: ModelConfig) -> list[str]:
     """Names of the activations of one block, in the order of computation."""
-    attention = ["q", "k", "k_heads", "v", "v_heads"] + ["rot_q", "rot_k"] * rotary
+    attention = ["q", "k", "k_heads", "v", "v_heads"] + ["rot_q", "rot_k"] * (cfg.positions == "rotary")
     attention += ["attn_scores", "pattern", "z", "result"]
-    mlp = ["pre", "pre_linear", "post"] if gated else ["pre", "post"]
-    names = ["hook_resid_pre", "ln1.hook_scale", "ln1.hook_normalized", "ln1.hook_out"]
-    names += [f"attn.hook_{name}" for name in attention]
-    names += ["hook_attn_out", "hook_resid_mid", "ln2.hook_scale", "ln2.hook_normalized", "ln2.hook_out"]
-    names += [f"mlp.hook_{name}" for name in mlp] + ["hook_mlp_out", "hook_resid_post"]
+    mlp = ["in", "pre", "pre_linear", "post"] if cfg.gated_mlp else ["in", "pre", "post"]
+    names = ["hook_resid_pre", *_norm_names("ln1"), *(f"attn.hook_{name}" for name in attention)]
+    names += (_norm_names("ln1_post") if cfg.post_norms else []) + ["hook_attn_out"]
+    names += [] if cfg.parallel else ["hook_resid_mid"]
+    names += [] if cfg.shared_norm else _norm_names("ln2")
+    names += [f"mlp.hook_{name}" for name in mlp]
+    names += (_norm_names("ln2_post") if cfg.post_norms else []) + ["hook_mlp_out", "hook_resid_post"]
     return [f"blocks.{layer}.{name}" for name in names]
+
+
+def _norm_names(norm: str) -> list[str]:
+    return [f"{norm}.hook_{name}" for name in ("scale", "normalized", "out")]
 
 
 # Made only where they are asked for by name: each is a copy, per query head, of something smaller.

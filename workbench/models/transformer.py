@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from workbench.models.blocks import NO_TAPS, Block, Norm, Positions
+from workbench.models.blocks import NO_TAPS, Block, Norm, Positions, softcap
 from workbench.models.cache import ActivationCache
 from workbench.models.config import ModelConfig
 from workbench.models.taps import Hook, HookFunction, NameFilter, Tap, Taps, block_hook_names, check_names, select_names
@@ -45,7 +46,7 @@ class Transformer(nn.Module):
             self.pos_embed = nn.Embedding(cfg.n_ctx, cfg.d_model) if cfg.positions == "learned" else None
             self.blocks: Sequence[Block] = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))  # type: ignore[assignment]
             self.ln_final = Norm(cfg.norm, cfg.d_model, cfg.norm_eps)
-            self.unembedding = nn.Linear(cfg.d_model, cfg.d_vocab, bias=False)
+            self.unembedding = nn.Linear(cfg.d_model, cfg.d_vocab, bias=cfg.unembed_bias)
         given = dict(weights)
         self.inverse_frequencies: Tensor | None
         self.register_buffer("inverse_frequencies", given.pop("inverse_frequencies", None), persistent=False)
@@ -92,10 +93,9 @@ class Transformer(nn.Module):
     @cached_property
     def hook_names(self) -> list[str]:
         """Every activation that can be tapped, in the order of computation."""
-        rotary = self.cfg.positions == "rotary"
-        names = ["hook_embed"] + ["hook_pos_embed"] * (not rotary)
+        names = ["hook_embed"] + ["hook_pos_embed"] * (self.cfg.positions == "learned")
         for layer in range(self.cfg.n_layers):
-            names += block_hook_names(layer, rotary=rotary, gated=self.cfg.gated_mlp)
+            names += block_hook_names(layer, self.cfg)
         return [*names, "ln_final.hook_scale", "ln_final.hook_normalized", "ln_final.hook_out", "hook_unembed"]
 
     def forward(
@@ -135,7 +135,7 @@ class Transformer(nn.Module):
         if not tokens.is_floating_point() and start:
             raise ValueError(f"start_at_layer={start} needs the residual stream [batch, pos, d_model], not tokens.")
         for layer in range(start, stop):
-            resid = self.blocks[layer](resid, tap, f"blocks.{layer}", positions)
+            resid = self.blocks[layer](resid, tap, f"blocks.{layer}", positions[layer])
         return resid if stop_at_layer is not None else self.logits(resid, tap, logits_at)
 
     def embedding(self, tokens: Int[Tensor, "batch pos"], ids: Tensor, tap: Taps) -> Float[Tensor, "batch pos d_model"]:
@@ -144,7 +144,10 @@ class Transformer(nn.Module):
             raise ValueError(
                 f"Token ids must lie between 0 and {self.cfg.d_vocab - 1}; got {tokens.min()} to {tokens.max()}."
             )
-        resid = tap("hook_embed", self.embed(tokens))
+        resid = self.embed(tokens)
+        if self.cfg.embed_scale != 1:
+            resid = resid * torch.tensor(self.cfg.embed_scale, dtype=resid.dtype)
+        resid = tap("hook_embed", resid)
         if self.pos_embed is not None:
             added = self.pos_embed(ids).expand(len(tokens), -1, -1)
             resid = resid + tap("hook_pos_embed", added)
@@ -154,11 +157,14 @@ class Transformer(nn.Module):
         """Final norm and unembedding of a residual stream, at all positions or one of each example."""
         if at is not None:
             resid = resid[torch.arange(len(resid), device=resid.device), at.to(resid.device)][:, None]
-        normed = self.ln_final(resid, tap, "ln_final")
-        return tap("hook_unembed", self.unembedding(normed))
+        return tap("hook_unembed", self.unembed(self.ln_final(resid, tap, "ln_final")))
 
-    def positions(self, tokens: Tensor, attention_mask: Tensor | None = None) -> tuple[Positions, Tensor]:
-        """Rotary angles and visibility of one call, and the position ids [1 or batch, pos].
+    def unembed(self, normed: Tensor) -> Logits:
+        """Logits of a residual stream that went through the final norm."""
+        return softcap(self.unembedding(normed), self.cfg.logit_softcap)
+
+    def positions(self, tokens: Tensor, attention_mask: Tensor | None = None) -> tuple[list[Positions], Tensor]:
+        """Rotary angles and visibility of one call for each layer, and the position ids [1 or batch, pos].
 
         Raises:
             ValueError: the prompt is empty or longer than the context.
@@ -177,11 +183,23 @@ class Transformer(nn.Module):
             causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
             # A padded query sees itself, so that no row is without a key.
             visible = (causal & real[:, None, None, :]) | torch.eye(n, dtype=torch.bool, device=device)
+        layers = range(self.cfg.n_layers)
+        kinds = [(self.cfg.rotary_kinds or [0] * len(layers))[i] for i in layers]
+        windows = [(self.cfg.windows or [None] * len(layers))[i] for i in layers]
+        # Layers of one kind share one record; a window that holds the whole prompt is none.
+        made: dict[tuple[int, int | None], Positions] = {}
+        for key in {(kind, w if w is not None and w < n else None) for kind, w in zip(kinds, windows, strict=True)}:
+            made[key] = Positions(*self._angles(ids, key[0]), _within(visible, key[1], n, device))
+        return [made[kind, w if w is not None and w < n else None] for kind, w in zip(kinds, windows, strict=True)], ids
+
+    def _angles(self, ids: Tensor, kind: int) -> tuple[Tensor | None, Tensor | None]:
+        """Cosines and sines [1|b p 1 e/2] of the rotary angles."""
         if self.inverse_frequencies is None:
-            return Positions(visible=visible), ids
-        angles = ids[..., None].float() * self.inverse_frequencies.to(device)  # 1|b p e/2
+            return None, None
+        frequencies = self.inverse_frequencies.view(-1, self.inverse_frequencies.shape[-1])[kind]
+        angles = ids[..., None].float() * frequencies.to(ids.device)
         cos, sin = angles.cos() * self.cfg.rotary_scale, angles.sin() * self.cfg.rotary_scale
-        return Positions(cos[:, :, None].to(self.dtype), sin[:, :, None].to(self.dtype), visible), ids
+        return cos[:, :, None].to(self.dtype), sin[:, :, None].to(self.dtype)
 
     def run_with_cache(
         self, tokens: Tensor, names: NameFilter = None, *, taps: Mapping[str, Tap] | None = None, **kwargs: Any
@@ -238,7 +256,9 @@ class Transformer(nn.Module):
     @cached_property
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of configuration and weights: the same model gives the same."""
-        digest = hashlib.sha256(json.dumps(self.cfg.to_dict(), sort_keys=True).encode())
+        # Only what differs from the defaults: a field that a later version adds leaves old fingerprints as they are.
+        told = {f.name: getattr(self.cfg, f.name) for f in fields(self.cfg) if getattr(self.cfg, f.name) != f.default}
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         for name, parameter in sorted(self.named_parameters()):
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
@@ -251,6 +271,15 @@ class Transformer(nn.Module):
         if not -n <= layer <= n:
             raise ValueError(f"Layer {layer} does not exist: {self.name} has layers 0 to {n - 1}.")
         return layer + n if layer < 0 else layer
+
+
+def _within(visible: Tensor | None, window: int | None, n: int, device: torch.device) -> Tensor | None:
+    """What is visible [batch, 1, query, key] and not further back than ``window`` tokens, the query's own included."""
+    if window is None:
+        return visible
+    causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
+    near = (causal & causal.triu(1 - window))[None, None]
+    return near if visible is None else visible & near
 
 
 def _pads_right_only(attention_mask: Tensor) -> bool:

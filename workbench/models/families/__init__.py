@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from workbench.models.config import ModelConfig
-from workbench.models.families import gpt2, llama
+from workbench.models.families import gemma, gpt2, gptneo, llama, neox, opt, phi
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,15 @@ class Family:
 
 FAMILIES = [
     Family("gpt2", "GPT-2", ("gpt2",), gpt2.adapt),
+    Family("gpt_neo", "GPT-Neo", ("gpt_neo",), gptneo.adapt),
+    Family("gpt_neox", "GPT-NeoX, Pythia", ("gpt_neox",), neox.adapt),
     Family("llama", "LLaMA, SmolLM", ("llama",), llama.adapt),
+    Family("mistral", "Mistral", ("mistral",), llama.adapt),
+    Family("qwen2", "Qwen2, Qwen2.5", ("qwen2",), llama.adapt),
+    Family("qwen3", "Qwen3", ("qwen3",), llama.adapt),
+    Family("gemma", "Gemma 2 and 3 (text)", ("gemma2", "gemma3_text"), gemma.adapt),
+    Family("phi", "Phi-1, Phi-1.5, Phi-2", ("phi",), phi.adapt),
+    Family("opt", "OPT", ("opt",), opt.adapt),
 ]
 
 
