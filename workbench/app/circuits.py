@@ -231,13 +231,12 @@ def _result(run: Run) -> None:
     if info.status == "failed":
         st.error(f"This run failed: {info.error}")
         return
-    if info.status in ("stopped", "interrupted"):
-        st.warning(f"This run was {info.status}; what it had finished is shown. Press Discover to run it again.")
     if info.note:
         st.warning(info.note)
+    if info.status in ("stopped", "interrupted"):
+        kept = "what it had finished is shown" if info.scores else "no edge was scored by then"
+        st.warning(f"This run was {info.status}; {kept}. Press Discover to run it again.")
     if info.scores is None:
-        if info.status != "running":
-            st.info("It was stopped before any edge was scored.")
         return
     try:
         view = circuit_view(run)

@@ -139,6 +139,10 @@ def _faithfulness(run: Run) -> None:
         )
 
 
+def _formats() -> str:
+    return "; ".join(f"{f.key.upper()}: {f.title}" for f in FORMATS) + "."
+
+
 def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3g}"
 
@@ -150,7 +154,9 @@ def _downloads(run: Run, files: dict[str, Exportable]) -> None:
     what = row[0].selectbox("What", list(files), key="download-what")
     bundle = files[what]
     usable = [f for f in FORMATS if bundle.circuit is not None or f.key in ("svg", "png", "pdf", "html")]
-    chosen = row[1].selectbox("Format", usable, key=f"download-format-{what}", format_func=lambda f: f.title)
+    chosen = row[1].selectbox(
+        "Format", usable, key=f"download-format-{what}", format_func=lambda f: f.key.upper(), help=_formats()
+    )
     suffix = "" if bundle.circuit is not None else f"-{what.split()[0].lower()}"
 
     def data() -> Any:
