@@ -56,7 +56,7 @@ def curve_view(run: Run) -> Exportable:
     curve = run.curve
     if curve is None:
         raise ValueError(f"Run '{run.id}' has no faithfulness curve; discover it again with one.")
-    figure = faithfulness_curve(curve, caption=f"{run.info.short_caption} · run {run.id}")
+    figure = faithfulness_curve(curve, caption=f"{run.info.short_caption} · run {run.id}.")
     return Exportable(None, figure, origin(run) | {"curve": asdict(curve)})
 
 
@@ -105,7 +105,7 @@ def attention_view(
     name = f"blocks.{layer}.attn.hook_pattern"
     _, cache = model.run_with_cache(model.to_tokens(text), [name], stop_at_layer=layer + 1)
     tokens, patterns = model.to_str_tokens(text), cache[name][0]
-    caption = f"{run.info.model['name']} · {side} prompt {prompt} · run {run.id}"
+    caption = f"{run.info.model['name']} · {side} prompt {prompt} · run {run.id}."
     data: dict[str, Any] = {"layer": layer, "head": head, "tokens": tokens, "prompt": text}
     if head is None:
         figure = head_grid(patterns, tokens, caption=caption, layer=layer, mute_first=mute_first)

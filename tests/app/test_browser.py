@@ -91,6 +91,11 @@ def page(browser: Any, server: str) -> Iterator[Any]:
     assert elsewhere == []
 
 
+def settled(page: Any) -> None:
+    """Wait until the page's script has run through, so that nothing is put in anew under the pointer."""
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
 def test_discover_click_a_head_see_its_pattern_download_the_svg(
     page: Any, server: str, micro_folder: Path, tmp_path: Path
 ) -> None:
@@ -116,9 +121,10 @@ def test_discover_click_a_head_see_its_pattern_download_the_svg(
     page.wait_for_url(f"**node={second}**")
     layer, index = second[1:].split(".h")
     page.get_by_role("heading", name=f"Head {layer}.{index}").wait_for()
-    page.wait_for_function("() => !document.querySelector('[data-testid=stStatusWidget]')")
+    settled(page)
     assert page.locator(".wb-node.wb-selected").get_attribute("data-id") == second
 
+    settled(page)
     with page.expect_download() as started:
         page.get_by_role("button", name="Download", exact=True).click()
     file = tmp_path / "circuit.svg"
