@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.circuits import Circuit, Graph, Scores, Task, discover, evaluate, faithfulness_curve, methods, tasks
     from workbench.jobs import Request, run_discovery
-    from workbench.models import Transformer, from_hf, load
+    from workbench.models import Transformer, from_hf, from_transformer_lens, load
     from workbench.runs import RunStore
 
 try:
@@ -21,7 +21,7 @@ except PackageNotFoundError:  # used from a source tree that was never installed
     __version__ = "unknown"
 
 _HOMES = {
-    "workbench.models": ("Transformer", "from_hf", "load"),
+    "workbench.models": ("Transformer", "from_hf", "from_transformer_lens", "load"),
     "workbench.circuits": (
         "Circuit",
         "Graph",
@@ -54,6 +54,7 @@ __all__ = [
     "faithfulness_curve",
     "figures",
     "from_hf",
+    "from_transformer_lens",
     "load",
     "methods",
     "run_discovery",

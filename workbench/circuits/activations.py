@@ -61,7 +61,13 @@ def graph_of(model: Transformer) -> Graph:
             f"{model.name} normalises what attention and MLP write before it is added ({model.cfg.family}); "
             "edges of such models are not supported yet. Choose a model without post-norms."
         )
-    return Graph(model.cfg.n_layers, model.cfg.n_heads, parallel=model.cfg.parallel)
+    if not model.cfg.causal:
+        raise ValueError(
+            f"{model.name} attends in both directions; tasks read the answer after the prompt and pad on the right, "
+            "which such models would see. Edges of them are not supported yet."
+        )
+    cfg = model.cfg
+    return Graph(cfg.n_layers, cfg.n_heads, has_mlp=not cfg.attn_only, parallel=cfg.parallel)
 
 
 def writer_names(model: Transformer) -> list[str]:
@@ -70,7 +76,7 @@ def writer_names(model: Transformer) -> list[str]:
     return [
         "blocks.0.hook_resid_pre",
         *(f"blocks.{layer}.attn.hook_z" for layer in layers),
-        *(f"blocks.{layer}.hook_mlp_out" for layer in layers),
+        *(f"blocks.{layer}.hook_mlp_out" for layer in layers if not model.cfg.attn_only),
     ]
 
 
@@ -113,7 +119,7 @@ class Ablator:
         cfg, like = self.model.cfg, self.model.embed.weight
         z = like.new_zeros(1, 1, cfg.n_heads, cfg.d_head)
         nothing = like.new_zeros(1, 1, cfg.d_model)
-        return WriterOutputs(nothing, [z] * cfg.n_layers, [nothing] * cfg.n_layers)
+        return WriterOutputs(nothing, [z] * cfg.n_layers, [nothing] * (0 if cfg.attn_only else cfg.n_layers))
 
     def _means(self, task: Task, batch_size: int) -> WriterOutputs:
         width = task.clean.shape[1]

@@ -54,7 +54,7 @@ class ReaderGradients:
 
 def reader_gradients(model: Transformer, batch: Task, embed: Float[Tensor, "batch pos d_model"]) -> ReaderGradients:
     """One forward and one backward from what enters block 0 to the metric; no gradients for weights."""
-    n = model.cfg.n_layers
+    n, no_mlp = model.cfg.n_layers, model.cfg.attn_only
     parts = {
         "q": "attn.hook_q",
         "k": "attn.hook_k_heads",
@@ -63,7 +63,10 @@ def reader_gradients(model: Transformer, batch: Task, embed: Float[Tensor, "batc
         "resid_pre": "hook_resid_pre",
         "resid_mlp": "hook_resid_pre" if model.cfg.parallel else "hook_resid_mid",
     }
-    names = {key: [f"blocks.{layer}.{part}" for layer in range(n)] for key, part in parts.items()}
+    names = {
+        key: [] if no_mlp and key in ("mlp", "resid_mlp") else [f"blocks.{layer}.{part}" for layer in range(n)]
+        for key, part in parts.items()
+    }
     wanted = [*(name for group in names.values() for name in group), *writer_names(model)]
     with torch.enable_grad():
         start = embed.detach().requires_grad_(True)
@@ -79,7 +82,7 @@ def reader_gradients(model: Transformer, batch: Task, embed: Float[Tensor, "batc
         q=list(grads[:n]),
         k=list(grads[n : 2 * n]),
         v=list(grads[2 * n : 3 * n]),
-        mlp=list(grads[3 * n : 4 * n]),
+        mlp=list(grads[3 * n : -1]),
         final=grads[-1],
         resid_pre=[kept[name] for name in names["resid_pre"]],
         resid_mlp=[kept[name] for name in names["resid_mlp"]],
@@ -101,7 +104,8 @@ def writer_differences(
         attn = model.blocks[layer].attn
         dz = (clean.z[layer] - ablated.z[layer]).permute(2, 0, 1, 3).reshape(graph.n_heads, b * p, -1)
         torch.bmm(dz, attn.W_O, out=stack[graph.attention_writers(layer)].view(graph.n_heads, b * p, d))
-        torch.sub(clean.mlp[layer], ablated.mlp[layer], out=stack[graph.mlp_writer(layer)])
+        if graph.has_mlp:
+            torch.sub(clean.mlp[layer], ablated.mlp[layer], out=stack[graph.mlp_writer(layer)])
     return stack
 
 
@@ -118,12 +122,17 @@ def edge_scores(
     flat = differences.view(writers, -1)
     values = flat.new_zeros(writers, len(graph.readers))
     for layer in range(graph.n_layers):
-        block, n = model.blocks[layer], graph.writers_before_mlp(layer)
-        into_mlp = norm_pull_back(block.mlp_norm, gradients.mlp[layer], gradients.resid_mlp[layer])
-        readers = torch.cat((attention_pull_back(model, layer, gradients), into_mlp[None]))
+        heads = graph.writers_before_attention(layer)
+        readers = attention_pull_back(model, layer, gradients)
+        if not graph.has_mlp:
+            values[:heads, graph.attention_readers(layer)] = flat[:heads] @ readers.view(len(readers), -1).T
+            continue
+        n = graph.writers_before_mlp(layer)
+        norm = model.blocks[layer].mlp_norm
+        into_mlp = norm_pull_back(norm, gradients.mlp[layer], gradients.resid_mlp[layer])
+        readers = torch.cat((readers, into_mlp[None]))
         # One pass over the writers for all readers of the block; what attention cannot read is left out after.
         products = flat[:n] @ readers.view(len(readers), -1).T
-        heads = graph.writers_before_attention(layer)
         values[:heads, graph.attention_readers(layer)] = products[:heads, :-1]
         values[:n, graph.mlp_reader(layer)] = products[:, -1]
     rows = torch.arange(b, device=last.device)
@@ -152,10 +161,15 @@ def attention_pull_back(
     x_hat, scale = (x.view(b * p, -1) for x in norm.standardise(gradients.resid_pre[layer]))
     parts = []
     for linear, gradient in ((attn.q, gradients.q), (attn.k, gradients.k), (attn.v, gradients.v)):
-        weight = attn.heads_of(linear) * norm.weight  # h e d
+        weight = attn.heads_of(linear)  # h e d
+        g = gradient[layer].permute(2, 0, 1, 3).reshape(-1, b * p, model.cfg.d_head)  # h bp e
+        if norm.weight is None:
+            parts.append(torch.bmm(g, weight))
+            continue
+        weight = weight * norm.weight
         if norm.centred:
             weight = weight - weight.mean(-1, keepdim=True)
-        g = gradient[layer].permute(2, 0, 1, 3).reshape(-1, b * p, model.cfg.d_head) / scale  # h bp e
+        g = g / scale
         along = (g * torch.matmul(x_hat, weight.transpose(1, 2))).sum(-1, keepdim=True) / d  # h bp 1
         parts.append(torch.bmm(g, weight).addcmul_(along, x_hat, value=-1))
     return torch.cat(parts).view(-1, b, p, d)

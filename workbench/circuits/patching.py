@@ -47,7 +47,7 @@ class PatchedRun:
             self.resid_pre.append(resid)
             mid = resid + block.attn.o(self.ablated.z[layer].flatten(2))
             self.resid_mlp.append(resid if self.graph.parallel else mid)
-            resid = mid + self.ablated.mlp[layer]
+            resid = mid + self.ablated.mlp[layer] if self.graph.has_mlp else mid
         self.resid_final = resid
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class PatchedRun:
                 start = row[first + heads[0]]
                 changes[start : start + len(heads)] = self._attention(layer, heads, kept[:start], changes[:start])
             writer = self.graph.mlp_writer(layer)
-            if writer in row:
+            if self.graph.has_mlp and writer in row:
                 i = row[writer]
                 changes[i] = self._mlp(layer, kept[:i], changes[:i])
         rows, last = torch.arange(len(self.embed), device=device), self.batch.last.to(device)
@@ -84,12 +84,11 @@ class PatchedRun:
         block, n = self.model.blocks[layer], self.graph.n_heads
         columns = [self.graph.attention_readers(layer).start + part * n + h for part in range(3) for h in heads]
         normed = block.ln1(_add(self.resid_pre[layer], kept[:, columns], changes))
-        attn = block.attn
-        q, k, v = (
-            _project(attn, linear, heads, x)
-            for linear, x in zip((attn.q, attn.k, attn.v), normed.chunk(3), strict=True)
-        )
-        here = self.positions[layer]
+        attn, here = block.attn, self.positions[layer]
+        into_q, into_k, into_v = normed.chunk(3)
+        q = _project(attn, attn.q, heads, here.beside(into_q))
+        k = _project(attn, attn.k, heads, here.beside(into_k))
+        v = _project(attn, attn.v, heads, into_v)
         z = attn.attend(*attn.place(q, k, here), v, here)  # batch pos head d_head
         dz = (z - self.ablated.z[layer][:, :, heads]).permute(2, 0, 1, 3)
         b, p, d = self.embed.shape
@@ -98,6 +97,7 @@ class PatchedRun:
     def _mlp(self, layer: int, kept: Tensor, changes: Tensor) -> Tensor:
         """Change of the MLP's output [batch pos d_model]."""
         block = self.model.blocks[layer]
+        assert block.mlp is not None
         x = _add(self.resid_mlp[layer], kept[:, [self.graph.mlp_reader(layer)]], changes)[0]
         out: Tensor = block.mlp(block.mlp_norm(x)) - self.ablated.mlp[layer]
         return out

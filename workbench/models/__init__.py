@@ -2,7 +2,7 @@
 
 from workbench.models.cache import ActivationCache
 from workbench.models.config import ModelConfig
-from workbench.models.load import from_hf, load
+from workbench.models.load import from_hf, from_transformer_lens, load
 from workbench.models.transformer import Transformer
 
-__all__ = ["ActivationCache", "ModelConfig", "Transformer", "from_hf", "load"]
+__all__ = ["ActivationCache", "ModelConfig", "Transformer", "from_hf", "from_transformer_lens", "load"]

@@ -19,6 +19,8 @@ from workbench.models.taps import Taps
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
+    "solu": lambda x: x * x.softmax(-1),
+    "solu_ln": lambda x: x * x.softmax(-1),  # and then a norm of the MLP's own
     "silu": F.silu,
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
@@ -43,12 +45,18 @@ class Positions:
 
     Attributes:
         cos, sin: [1 or batch, pos, 1, half of what is turned], for rotary positions; None otherwise.
-        visible: [batch, 1, query, key], True where a query may look; None where plain causality says it all.
+        visible: [batch, 1, query, key], True where a query may look; None where causality, or nothing, limits it.
+        added: [1 or batch, pos, d_model], added to what queries and keys read (shortformer); None otherwise.
     """
 
     cos: Tensor | None = None
     sin: Tensor | None = None
     visible: Bool[Tensor, "batch 1 query key"] | None = None
+    added: Tensor | None = None
+
+    def beside(self, x: Tensor) -> Tensor:
+        """What queries and keys read of the normalised residual stream ``x`` [..., pos, d_model]."""
+        return x if self.added is None else x + self.added
 
     def rotate(self, x: Heads) -> Heads:
         """Turn each pair (i, i + n / 2) of the first n numbers by its position's angle (RoPE, Su et al. 2021)."""
@@ -68,8 +76,8 @@ class Norm(nn.Module):
 
     def __init__(self, kind: str, d_model: int, eps: float) -> None:
         super().__init__()
-        self.centred, self.eps = kind == "layer", eps
-        self.weight = nn.Parameter(torch.ones(d_model))
+        self.kind, self.centred, self.eps = kind, kind == "layer", eps
+        self.weight = nn.Parameter(torch.ones(d_model)) if kind != "none" else None
         self.bias = nn.Parameter(torch.zeros(d_model)) if self.centred else None
 
     def _centre(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,6 +95,8 @@ class Norm(nn.Module):
         With g = gradient * weight: ``(g - [mean(g)] - x_hat * mean(g * x_hat)) / scale``, the bracket for
         LayerNorm only. Leading axes broadcast.
         """
+        if self.weight is None:
+            return gradient
         g = gradient * self.weight
         along = (g * x_hat).mean(-1, keepdim=True)
         if self.centred:
@@ -95,7 +105,9 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor, tap: Taps = NO_TAPS, name: str = "") -> Tensor:
         """Normalise ``x`` [..., d_model]; the fused kernel unless the parts are tapped."""
-        if tap.wants(f"{name}.hook_scale", f"{name}.hook_normalized"):
+        if self.weight is None:
+            out = x
+        elif tap.wants(f"{name}.hook_scale", f"{name}.hook_normalized"):
             centred, scale = self._centre(x)
             scale = tap(f"{name}.hook_scale", scale)
             x_hat = tap(f"{name}.hook_normalized", centred / scale)
@@ -108,7 +120,7 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head causal attention; query heads may share key-value heads, which then stay grouped."""
+    """Multi-head attention; query heads may share key-value heads, which then stay grouped."""
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
@@ -146,8 +158,9 @@ class Attention(nn.Module):
         """Attention output [b p d] of the normalised residual ``x``."""
         b, p, _ = x.shape
         e = self.cfg.d_head
-        q = tap(f"{name}.hook_q", self.q(x).view(b, p, -1, e))  # b p h e
-        k = tap(f"{name}.hook_k", self.k(x).view(b, p, -1, e))  # b p g e
+        beside = positions.beside(x)
+        q = tap(f"{name}.hook_q", self.q(beside).view(b, p, -1, e))  # b p h e
+        k = tap(f"{name}.hook_k", self.k(beside).view(b, p, -1, e))  # b p g e
         v = tap(f"{name}.hook_v", self.v(x).view(b, p, -1, e))  # b p g e
         if tap.wants(f"{name}.hook_k_heads"):
             k = tap(f"{name}.hook_k_heads", self.per_query_head(k, 2))  # b p h e
@@ -186,7 +199,7 @@ class Attention(nn.Module):
             k.transpose(1, 2),
             v.transpose(1, 2),
             attn_mask=positions.visible,
-            is_causal=positions.visible is None,
+            is_causal=self.cfg.causal and positions.visible is None,
             scale=self.cfg.attn_scale,
             enable_gqa=grouped,
         )
@@ -198,7 +211,8 @@ class Attention(nn.Module):
         visible = positions.visible
         if visible is None:
             n = q.shape[1]
-            visible = torch.ones(n, n, dtype=torch.bool, device=q.device).tril()
+            everything = torch.ones(n, n, dtype=torch.bool, device=q.device)
+            visible = everything.tril() if self.cfg.causal else everything
         scores = torch.einsum("bqhe,bkhe->bhqk", q, k) * self.cfg.attn_scale
         scores = softcap(scores, self.cfg.attn_softcap)
         # The lowest finite number, not -inf: a row without any visible key then stays free of NaN.
@@ -221,6 +235,7 @@ class MLP(nn.Module):
         self.gate = nn.Linear(cfg.d_model, cfg.d_mlp, bias=cfg.mlp_bias) if cfg.gated_mlp else None
         self.up = nn.Linear(cfg.d_model, cfg.d_mlp, bias=cfg.mlp_bias)
         self.out = nn.Linear(cfg.d_mlp, cfg.d_model, bias=cfg.mlp_bias)
+        self.ln = Norm("layer", cfg.d_mlp, cfg.norm_eps) if cfg.act_fn == "solu_ln" else None
 
     def forward(self, x: Tensor, tap: Taps = NO_TAPS, name: str = "") -> Tensor:
         """MLP output [b p d] of the normalised residual ``x``. ``hook_pre`` is what the activation takes in."""
@@ -230,6 +245,8 @@ class MLP(nn.Module):
         else:
             pre = tap(f"{name}.hook_pre", self.gate(x))  # b p m
             post = self.act(pre) * tap(f"{name}.hook_pre_linear", self.up(x))
+        if self.ln is not None:
+            post = self.ln(tap(f"{name}.hook_mid", post))
         out: Tensor = self.out(tap(f"{name}.hook_post", post))
         return out
 
@@ -248,8 +265,9 @@ class Block(nn.Module):
         def norm() -> Norm:
             return Norm(cfg.norm, cfg.d_model, cfg.norm_eps)
 
-        self.ln1, self.attn, self.mlp = norm(), Attention(cfg), MLP(cfg)
-        self.ln2 = None if cfg.shared_norm else norm()
+        self.ln1, self.attn = norm(), Attention(cfg)
+        self.mlp = None if cfg.attn_only else MLP(cfg)
+        self.ln2 = None if cfg.shared_norm or cfg.attn_only else norm()
         self.ln1_post = norm() if cfg.post_norms else None
         self.ln2_post = norm() if cfg.post_norms else None
 
@@ -266,6 +284,8 @@ class Block(nn.Module):
         if self.ln1_post is not None:
             attended = self.ln1_post(attended, tap, f"{name}.ln1_post")
         attended = tap(f"{name}.hook_attn_out", attended)
+        if self.mlp is None:
+            return tap(f"{name}.hook_resid_post", resid + attended)
         mid = resid + attended if self.cfg.parallel else tap(f"{name}.hook_resid_mid", resid + attended)
         if self.ln2 is not None:
             normed = self.ln2(resid if self.cfg.parallel else mid, tap, f"{name}.ln2")

@@ -14,10 +14,11 @@ class ModelConfig:
         family: key of the family that the weights came from, such as ``llama``.
         n_key_value_heads: key and value heads; fewer than ``n_heads`` where query heads share them.
         n_ctx: the most positions a prompt may have.
-        norm: ``layer`` (LayerNorm) or ``rms`` (RMSNorm).
+        norm: ``layer`` (LayerNorm), ``rms`` (RMSNorm) or ``none``.
         act_fn: name of the activation, as in :data:`workbench.models.blocks.ACTIVATIONS`.
         gated_mlp: True for ``out(act(gate(x)) * in(x))`` (SwiGLU and kin), False for ``out(act(in(x)))``.
-        positions: ``learned`` (added to the embedding) or ``rotary`` (turns queries and keys).
+        positions: ``learned`` (added to the embedding), ``rotary`` (turns queries and keys) or ``shortformer``
+            (learned, added to what queries and keys read, never to the residual stream).
         rotary_scale: factor on the rotary cosines and sines (long-context scalings); 1 for most models.
         attn_scale: factor on query-key products; ``d_head ** -0.5`` for most models.
         attn_softcap: scores go through ``cap * tanh(scores / cap)``; None for most models.
@@ -30,6 +31,9 @@ class ModelConfig:
         embed_scale: factor on the token embedding.
         unembed_bias: bias on the logits.
         logit_softcap: as ``attn_softcap``, on the logits.
+        attn_only: there are no MLPs.
+        causal: a query sees no later key.
+        d_vocab_out: number of logits; None for as many as tokens.
         attn_bias: biases on the query, key and value projections.
         out_bias: bias on the attention output projection.
         mlp_bias: biases in the MLP.
@@ -45,11 +49,11 @@ class ModelConfig:
     d_mlp: int
     d_vocab: int
     n_ctx: int
-    norm: Literal["layer", "rms"]
+    norm: Literal["layer", "rms", "none"]
     norm_eps: float
     act_fn: str
     gated_mlp: bool
-    positions: Literal["learned", "rotary"]
+    positions: Literal["learned", "rotary", "shortformer"]
     attn_scale: float
     rotary_base: float = 10_000.0
     rotary_scale: float = 1.0
@@ -67,6 +71,9 @@ class ModelConfig:
     embed_scale: float = 1.0
     unembed_bias: bool = False
     logit_softcap: float | None = None
+    attn_only: bool = False
+    causal: bool = True
+    d_vocab_out: int | None = None
 
     def __post_init__(self) -> None:
         if self.n_heads % self.n_key_value_heads:

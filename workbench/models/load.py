@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from workbench.models import registry
 from workbench.models.blocks import ACTIVATIONS
-from workbench.models.families import FAMILIES, family_of
+from workbench.models.families import FAMILIES, family_of, transformer_lens
 from workbench.models.lookup import meant
 from workbench.models.transformer import Transformer
 
@@ -38,6 +39,58 @@ def from_hf(hf_model: Any, tokenizer: Any = None, *, name: str | None = None) ->
         raise ValueError(f"The activation '{cfg.act_fn}' is not supported; supported are {known}.")
     called = name or Path(str(getattr(hf_model.config, "_name_or_path", "") or family.key)).name
     return Transformer(cfg, {k: v.detach() for k, v in weights.items()}, tokenizer, called)
+
+
+def from_transformer_lens(source: Any, tokenizer: Any = None, *, name: str = "transformer-lens") -> Transformer:
+    """The hooked form of a TransformerLens model.
+
+    Args:
+        source: a ``TransformerBridge``; or a pair ``(state_dict, config)`` in the format of TransformerLens 1 and 2,
+            each itself or the path of a file that holds it (``.pt``, read with ``weights_only=True``, or ``.json``).
+        tokenizer: its tokenizer; a bridge brings its own.
+        name: how results call it.
+
+    Raises:
+        ValueError: the file is no plain tensors, or the state dict and the configuration do not fit.
+    """
+    if hasattr(source, "original_model"):
+        return from_hf(_unwrapped(source.original_model), tokenizer or getattr(source, "tokenizer", None), name=name)
+    if not isinstance(source, tuple) or len(source) != 2:
+        raise ValueError(f"Give a TransformerBridge or a pair (state_dict, config), not {type(source).__name__}.")
+    state, config = (_read(part) for part in source)
+    if not isinstance(config, Mapping):
+        config = config.to_dict() if hasattr(config, "to_dict") else vars(config)
+    cfg, weights = transformer_lens.adapt(state, config)
+    return Transformer(cfg, weights, tokenizer, name)
+
+
+def _unwrapped(hf_model: Any) -> Any:
+    """The Hugging Face model inside a bridge, without the bridge's wrappers around its parts."""
+    weights = {name.replace("._original_component", ""): w for name, w in hf_model.state_dict().items()}
+    plain: Any = type(hf_model)(hf_model.config)
+    known = plain.state_dict()
+    plain.load_state_dict({name: w for name, w in weights.items() if name in known}, assign=True)
+    plain.tie_weights()
+    return plain.eval()
+
+
+def _read(part: Any) -> Any:
+    """What a path leads to; anything else as it is."""
+    if not isinstance(part, str | Path):
+        return part
+    path = Path(part)
+    try:
+        if path.suffix == ".json":
+            return json.loads(path.read_text(encoding="utf-8"))
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"There is no file '{path}'.") from None
+    except Exception as error:
+        reason = " ".join(str(error).split()).partition(".")[0][:120]
+        raise ValueError(
+            f"'{path}' is not a file of plain tensors ({type(error).__name__}: {reason}); "
+            "save the state dict as safetensors or with torch.save, and the configuration as JSON."
+        ) from error
 
 
 def load(
@@ -145,4 +198,4 @@ def _quiet() -> Iterator[None]:
             notes.enable_progress_bar()
 
 
-__all__ = ["FAMILIES", "from_hf", "load"]
+__all__ = ["FAMILIES", "from_hf", "from_transformer_lens", "load"]

@@ -65,18 +65,22 @@ def block_hook_names(layer: int, cfg: ModelConfig) -> list[str]:
     """Names of the activations of one block, in the order of computation."""
     attention = ["q", "k", "k_heads", "v", "v_heads"] + ["rot_q", "rot_k"] * (cfg.positions == "rotary")
     attention += ["attn_scores", "pattern", "z", "result"]
-    mlp = ["in", "pre", "pre_linear", "post"] if cfg.gated_mlp else ["in", "pre", "post"]
-    names = ["hook_resid_pre", *_norm_names("ln1"), *(f"attn.hook_{name}" for name in attention)]
-    names += (_norm_names("ln1_post") if cfg.post_norms else []) + ["hook_attn_out"]
-    names += [] if cfg.parallel else ["hook_resid_mid"]
-    names += [] if cfg.shared_norm else _norm_names("ln2")
-    names += [f"mlp.hook_{name}" for name in mlp]
-    names += (_norm_names("ln2_post") if cfg.post_norms else []) + ["hook_mlp_out", "hook_resid_post"]
-    return [f"blocks.{layer}.{name}" for name in names]
+    names = ["hook_resid_pre", *norm_hook_names("ln1", cfg), *(f"attn.hook_{name}" for name in attention)]
+    names += (norm_hook_names("ln1_post", cfg) if cfg.post_norms else []) + ["hook_attn_out"]
+    if not cfg.attn_only:
+        mlp = ["in", "pre", *["pre_linear"] * cfg.gated_mlp, *["mid"] * (cfg.act_fn == "solu_ln"), "post"]
+        names += [] if cfg.parallel else ["hook_resid_mid"]
+        names += [] if cfg.shared_norm else norm_hook_names("ln2", cfg)
+        names += [f"mlp.hook_{name}" for name in mlp]
+        names += (norm_hook_names("ln2_post", cfg) if cfg.post_norms else []) + ["hook_mlp_out"]
+    return [f"blocks.{layer}.{name}" for name in [*names, "hook_resid_post"]]
 
 
-def _norm_names(norm: str) -> list[str]:
-    return [f"{norm}.hook_{name}" for name in ("scale", "normalized", "out")]
+def norm_hook_names(norm: str, cfg: ModelConfig) -> list[str]:
+    """Names of the activations of one norm; a model without norms has its output alone."""
+    return [f"{norm}.hook_{name}" for name in (["scale", "normalized"] if cfg.norm != "none" else [])] + [
+        f"{norm}.hook_out"
+    ]
 
 
 # Made only where they are asked for by name: each is a copy, per query head, of something smaller.

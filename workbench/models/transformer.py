@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from workbench.models.blocks import NO_TAPS, Block, Norm, Positions, softcap
 from workbench.models.cache import ActivationCache
 from workbench.models.config import ModelConfig
-from workbench.models.taps import Hook, HookFunction, NameFilter, Tap, Taps, block_hook_names, check_names, select_names
+from workbench.models.taps import (
+    Hook,
+    HookFunction,
+    NameFilter,
+    Tap,
+    Taps,
+    block_hook_names,
+    check_names,
+    norm_hook_names,
+    select_names,
+)
 from workbench.models.tokens import Tokens
 
 Logits = Float[Tensor, "batch pos d_vocab"]
@@ -43,10 +53,10 @@ class Transformer(nn.Module):
         self.text = Tokens(tokenizer, cfg.n_ctx)
         with torch.device("meta"):
             self.embed = nn.Embedding(cfg.d_vocab, cfg.d_model)
-            self.pos_embed = nn.Embedding(cfg.n_ctx, cfg.d_model) if cfg.positions == "learned" else None
+            self.pos_embed = nn.Embedding(cfg.n_ctx, cfg.d_model) if cfg.positions != "rotary" else None
             self.blocks: Sequence[Block] = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))  # type: ignore[assignment]
             self.ln_final = Norm(cfg.norm, cfg.d_model, cfg.norm_eps)
-            self.unembedding = nn.Linear(cfg.d_model, cfg.d_vocab, bias=cfg.unembed_bias)
+            self.unembedding = nn.Linear(cfg.d_model, cfg.d_vocab_out or cfg.d_vocab, bias=cfg.unembed_bias)
         given = dict(weights)
         self.inverse_frequencies: Tensor | None
         self.register_buffer("inverse_frequencies", given.pop("inverse_frequencies", None), persistent=False)
@@ -93,10 +103,10 @@ class Transformer(nn.Module):
     @cached_property
     def hook_names(self) -> list[str]:
         """Every activation that can be tapped, in the order of computation."""
-        names = ["hook_embed"] + ["hook_pos_embed"] * (self.cfg.positions == "learned")
+        names = ["hook_embed"] + ["hook_pos_embed"] * (self.cfg.positions != "rotary")
         for layer in range(self.cfg.n_layers):
             names += block_hook_names(layer, self.cfg)
-        return [*names, "ln_final.hook_scale", "ln_final.hook_normalized", "ln_final.hook_out", "hook_unembed"]
+        return [*names, *norm_hook_names("ln_final", self.cfg), "hook_unembed"]
 
     def forward(
         self,
@@ -130,7 +140,7 @@ class Transformer(nn.Module):
         tap = Taps(taps)
         stop = self._layer(stop_at_layer, self.cfg.n_layers)
         start = self._layer(start_at_layer, 0)
-        positions, ids = self.positions(tokens, attention_mask)
+        positions, ids = self.positions(tokens, attention_mask, tap)
         resid = tokens if tokens.is_floating_point() else self.embedding(tokens, ids, tap)
         if not tokens.is_floating_point() and start:
             raise ValueError(f"start_at_layer={start} needs the residual stream [batch, pos, d_model], not tokens.")
@@ -148,7 +158,7 @@ class Transformer(nn.Module):
         if self.cfg.embed_scale != 1:
             resid = resid * torch.tensor(self.cfg.embed_scale, dtype=resid.dtype)
         resid = tap("hook_embed", resid)
-        if self.pos_embed is not None:
+        if self.pos_embed is not None and self.cfg.positions == "learned":
             added = self.pos_embed(ids).expand(len(tokens), -1, -1)
             resid = resid + tap("hook_pos_embed", added)
         return resid
@@ -163,7 +173,9 @@ class Transformer(nn.Module):
         """Logits of a residual stream that went through the final norm."""
         return softcap(self.unembedding(normed), self.cfg.logit_softcap)
 
-    def positions(self, tokens: Tensor, attention_mask: Tensor | None = None) -> tuple[list[Positions], Tensor]:
+    def positions(
+        self, tokens: Tensor, attention_mask: Tensor | None = None, tap: Taps = NO_TAPS
+    ) -> tuple[list[Positions], Tensor]:
         """Rotary angles and visibility of one call for each layer, and the position ids [1 or batch, pos].
 
         Raises:
@@ -177,19 +189,23 @@ class Transformer(nn.Module):
                 f"The prompt has {n} tokens; {self.name} reads at most {self.cfg.n_ctx}. Shorten the prompt."
             )
         ids, visible = torch.arange(n, device=device)[None], None
-        if attention_mask is not None and not _pads_right_only(attention_mask):
+        if attention_mask is not None and not (self.cfg.causal and _pads_right_only(attention_mask)):
             real = attention_mask.bool()
             ids = (real.long().cumsum(-1) - 1).clamp(min=0)
-            causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
+            reach = torch.ones(n, n, dtype=torch.bool, device=device)
             # A padded query sees itself, so that no row is without a key.
-            visible = (causal & real[:, None, None, :]) | torch.eye(n, dtype=torch.bool, device=device)
+            itself = torch.eye(n, dtype=torch.bool, device=device)
+            visible = ((reach.tril() if self.cfg.causal else reach) & real[:, None, None, :]) | itself
+        added = None
+        if self.pos_embed is not None and self.cfg.positions == "shortformer":
+            added = tap("hook_pos_embed", self.pos_embed(ids).expand(len(tokens), -1, -1))
         layers = range(self.cfg.n_layers)
         kinds = [(self.cfg.rotary_kinds or [0] * len(layers))[i] for i in layers]
         windows = [(self.cfg.windows or [None] * len(layers))[i] for i in layers]
         # Layers of one kind share one record; a window that holds the whole prompt is none.
         made: dict[tuple[int, int | None], Positions] = {}
         for key in {(kind, w if w is not None and w < n else None) for kind, w in zip(kinds, windows, strict=True)}:
-            made[key] = Positions(*self._angles(ids, key[0]), _within(visible, key[1], n, device))
+            made[key] = Positions(*self._angles(ids, key[0]), _within(visible, key[1], n, device), added)
         return [made[kind, w if w is not None and w < n else None] for kind, w in zip(kinds, windows, strict=True)], ids
 
     def _angles(self, ids: Tensor, kind: int) -> tuple[Tensor | None, Tensor | None]:
@@ -252,6 +268,38 @@ class Transformer(nn.Module):
             for found in select_names(name, self.hook_names):
                 by_name.setdefault(found, []).append(function)
         return cast(Tensor, self(tokens, {name: _chain(name, fns) for name, fns in by_name.items()}, **kwargs))
+
+    # --- weights, shaped as in TransformerLens ------------------------------------------------------------------
+
+    @property
+    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
+        """Token embedding."""
+        return self.embed.weight
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
+        """Unembedding."""
+        return self.unembedding.weight.T
+
+    @property
+    def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """Query weights; a stacked copy."""
+        return torch.stack([block.attn.heads_of(block.attn.q).transpose(1, 2) for block in self.blocks])
+
+    @property
+    def W_K(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """Key weights as each query head sees them; a stacked copy."""
+        return torch.stack([block.attn.heads_of(block.attn.k).transpose(1, 2) for block in self.blocks])
+
+    @property
+    def W_V(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """Value weights as each query head sees them; a stacked copy."""
+        return torch.stack([block.attn.heads_of(block.attn.v).transpose(1, 2) for block in self.blocks])
+
+    @property
+    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
+        """Output weights of each head; a stacked copy."""
+        return torch.stack([block.attn.W_O for block in self.blocks])
 
     @cached_property
     def fingerprint(self) -> str:
