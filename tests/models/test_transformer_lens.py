@@ -48,6 +48,13 @@ CASES: dict[str, dict[str, Any]] = {
         "d_vocab_out": 4,
     },
     "parallel": {"normalization_type": "LN", "act_fn": "relu", "parallel_attn_mlp": True},
+    "rotary, partly": {
+        "normalization_type": "RMSPre",
+        "act_fn": "silu",
+        "positional_embedding_type": "rotary",
+        "rotary_dim": 4,
+        "rotary_base": 500,
+    },
     "unscaled": {"normalization_type": None, "act_fn": "relu", "use_attn_scale": False},
 }
 
@@ -63,7 +70,7 @@ def state_of(c: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
     out = c.get("d_vocab_out", v)
     state = {
         "embed.W_E": draw(v, d),
-        "pos_embed.W_pos": draw(c["n_ctx"], d),
+        **({} if c.get("positional_embedding_type") == "rotary" else {"pos_embed.W_pos": draw(c["n_ctx"], d)}),
         "unembed.W_U": draw(d, out),
         "unembed.b_U": draw(out),
     }
@@ -110,9 +117,19 @@ def obvious(state: dict[str, Tensor], c: dict[str, Any], tokens: Tensor) -> Tens
         return x * state.get(f"{name}.w", torch.ones(())) + state.get(f"{name}.b", torch.zeros(()))
 
     n = tokens.shape[1]
-    position = state["pos_embed.W_pos"][:n]
+    position = state.get("pos_embed.W_pos", torch.zeros(n, c["d_model"]))[:n]
     short = c.get("positional_embedding_type") == "shortformer"
     x = state["embed.W_E"][tokens] + (0 if short else position)
+
+    def turn(x: Tensor) -> Tensor:
+        """Rotary positions as multiplication by unit complex numbers: pairs (i, i + dim / 2) of the first dim."""
+        if c.get("positional_embedding_type") != "rotary":
+            return x
+        half = c["rotary_dim"] // 2
+        angles = torch.arange(n)[:, None] / c["rotary_base"] ** (torch.arange(half) / half)
+        turned = torch.complex(x[..., :half], x[..., half : 2 * half]) * torch.polar(torch.ones(n, half), angles)
+        return torch.cat((turned.real, turned.imag, x[..., 2 * half :]), -1)
+
     for layer in range(c["n_layers"]):
         w = {k.removeprefix(f"blocks.{layer}."): t for k, t in state.items() if k.startswith(f"blocks.{layer}.")}
         y = norm(x, f"blocks.{layer}.ln1")
@@ -121,7 +138,7 @@ def obvious(state: dict[str, Tensor], c: dict[str, Any], tokens: Tensor) -> Tens
             torch.einsum("bpd,hde->bhpe", z, w[f"attn.W_{part}"]) + w[f"attn.b_{part}"][:, None]
             for z, part in ((beside, "Q"), (beside, "K"), (y, "V"))
         )
-        scores = q @ k.transpose(-1, -2) / (c["d_head"] ** 0.5 if c.get("use_attn_scale", True) else 1)
+        scores = turn(q) @ turn(k).transpose(-1, -2) / (c["d_head"] ** 0.5 if c.get("use_attn_scale", True) else 1)
         if c.get("attention_dir", "causal") == "causal":
             scores = scores.masked_fill(~torch.ones(n, n).tril().bool(), -torch.inf)
         attended = torch.einsum("bhpe,hed->bpd", scores.softmax(-1) @ v, w["attn.W_O"]) + w["attn.b_O"]
