@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from workbench.models.config import ModelConfig
+from workbench.models.families.parts import of_blocks
 
 _PARTS = {
     "ln1": "ln_1",
@@ -52,8 +53,4 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
         "ln_final.bias": body.ln_f.bias,
         "unembedding.weight": hf.lm_head.weight,
     }
-    for layer, block in enumerate(body.h):
-        for ours, theirs in _PARTS.items():
-            for kind, tensor in block.get_submodule(theirs).named_parameters():
-                weights[f"blocks.{layer}.{ours}.{kind}"] = tensor
-    return cfg, weights
+    return cfg, weights | of_blocks(body.h, _PARTS)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from workbench.models.config import ModelConfig
+from workbench.models.families.parts import of_blocks
 
 LINEARS = {
     "attn.q": "self_attn.q_proj",
@@ -94,10 +95,7 @@ def weights(hf: Any, norms: Mapping[str, str], shift: float = 0.0) -> dict[str, 
         "unembedding.weight": hf.lm_head.weight,
     }
     for layer, block in enumerate(hf.model.layers):
-        for ours, theirs in LINEARS.items():
-            for kind, tensor in block.get_submodule(theirs).named_parameters():
-                found[f"blocks.{layer}.{ours}.{kind}"] = tensor
         qk_norms = QK_NORMS if hasattr(block.self_attn, "q_norm") else {}
         for ours, theirs in {**norms, **qk_norms}.items():
             found[f"blocks.{layer}.{ours}.weight"] = gain(block.get_submodule(theirs).weight)
-    return found
+    return found | of_blocks(hf.model.layers, LINEARS)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from workbench.models.config import ModelConfig
 from workbench.models.families.llama import refuse_varying_rotary
+from workbench.models.families.parts import of_blocks
 
 _PARTS = {
     "ln1": "input_layernorm",
@@ -64,7 +65,4 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
             apart = tensor.view(heads, 3, d // heads, *tensor.shape[1:])
             for i, part in enumerate("qkv"):
                 weights[f"blocks.{layer}.attn.{part}.{kind}"] = apart[:, i].reshape(d, *tensor.shape[1:])
-        for ours, theirs in _PARTS.items():
-            for kind, tensor in block.get_submodule(theirs).named_parameters():
-                weights[f"blocks.{layer}.{ours}.{kind}"] = tensor
-    return cfg, weights
+    return cfg, weights | of_blocks(body.layers, _PARTS)

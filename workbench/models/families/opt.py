@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from workbench.models.config import ModelConfig
+from workbench.models.families.parts import of_blocks
 
 _PARTS = {
     "ln1": "self_attn_layer_norm",
@@ -59,8 +60,4 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
         "ln_final.bias": body.final_layer_norm.bias,
         "unembedding.weight": hf.lm_head.weight,
     }
-    for layer, block in enumerate(body.layers):
-        for ours, theirs in _PARTS.items():
-            for kind, tensor in block.get_submodule(theirs).named_parameters():
-                weights[f"blocks.{layer}.{ours}.{kind}"] = tensor
-    return cfg, weights
+    return cfg, weights | of_blocks(body.layers, _PARTS)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from workbench.models.config import ModelConfig
 from workbench.models.families.llama import refuse_varying_rotary
+from workbench.models.families.parts import of_blocks
 
 _PARTS = {
     "ln1": "input_layernorm",
@@ -65,8 +66,4 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
         "unembedding.bias": hf.lm_head.bias,
         "inverse_frequencies": body.rotary_emb.inv_freq,
     }
-    for layer, block in enumerate(body.layers):
-        for ours, theirs in _PARTS.items():
-            for kind, tensor in block.get_submodule(theirs).named_parameters():
-                weights[f"blocks.{layer}.{ours}.{kind}"] = tensor
-    return cfg, weights
+    return cfg, weights | of_blocks(body.layers, _PARTS)

@@ -1,0 +1,23 @@
+"""Taking over the parameters of named parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def of_blocks(blocks: Iterable[Any], parts: Mapping[str, str]) -> dict[str, Tensor]:
+    """Weights and biases of each block's parts by our names.
+
+    Args:
+        blocks: Hugging Face's modules, one a layer.
+        parts: our name of a part (``attn.q``) -> theirs (``self_attn.q_proj``).
+    """
+    return {
+        f"blocks.{layer}.{ours}.{kind}": tensor
+        for layer, block in enumerate(blocks)
+        for ours, theirs in parts.items()
+        for kind, tensor in block.get_submodule(theirs).named_parameters()
+    }
