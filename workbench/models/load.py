@@ -112,7 +112,7 @@ def load(
         ValueError: no such model (with the closest match), an unsupported family, or damaged files; one sentence.
     """
     name, folder = _find(model, progress)
-    with _quiet():
+    with _quiet(bars=folder is None):
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         local = folder is not None
@@ -174,7 +174,7 @@ def _refuse_gaps(name: str, found: dict[str, Any]) -> None:
 
 
 def _why_not(name: str, folder: Path | None, error: Exception) -> str:
-    reason = " ".join(str(error).split()).rstrip(".")[:200]
+    reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")[:200]
     if folder is None:
         return f"The model '{name}' could not be had from the hub ({reason}); check the name and the connection."
     remedy = f"run 'workbench models get {name} --force'" if name in registry.names() else "fetch the folder again"
@@ -182,19 +182,20 @@ def _why_not(name: str, folder: Path | None, error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' bars and notes off the terminal while a model loads; ours say what is going on."""
+def _quiet(bars: bool) -> Iterator[None]:
+    """Keep transformers' notes off the terminal while a model loads, and its bars unless there is a download."""
     from transformers.utils import logging
 
     notes: Any = logging
-    bars, level = notes.is_progress_bar_enabled(), notes.get_verbosity()
-    notes.disable_progress_bar()
+    had_bars, level = notes.is_progress_bar_enabled(), notes.get_verbosity()
+    if not bars:
+        notes.disable_progress_bar()
     notes.set_verbosity_error()
     try:
         yield
     finally:
         notes.set_verbosity(level)
-        if bars:
+        if had_bars:
             notes.enable_progress_bar()
 
 
