@@ -37,19 +37,21 @@ def only_micro(monkeypatch: pytest.MonkeyPatch, model: Transformer) -> None:
 
 
 def opened(**parameters: str) -> AppTest:
-    app = AppTest.from_file(str(MAIN), default_timeout=60)
-    for name, value in parameters.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
+    """The page at an address."""
+    return _page(parameters, {})
 
 
 def asking(**choices: object) -> AppTest:
-    """A page with choices made; the binding to the address is the browser's part, tested there."""
+    """The page with choices made; the binding to the address is the browser's part, tested there."""
+    return _page({}, choices)
+
+
+def _page(parameters: dict[str, str], choices: dict[str, object]) -> AppTest:
     app = AppTest.from_file(str(MAIN), default_timeout=60)
-    for name, value in choices.items():
-        app.session_state[name] = value
+    for name, parameter in parameters.items():
+        app.query_params[name] = parameter
+    for name, choice in choices.items():
+        app.session_state[name] = choice
     app.run()
     assert not app.exception, app.exception
     return app
