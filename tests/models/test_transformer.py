@@ -79,6 +79,16 @@ def test_the_fingerprint_tells_models_apart_and_is_stable() -> None:
     assert one == same != other
 
 
+def test_half_precision_turns_by_the_same_angles() -> None:
+    model = from_hf(micro.hugging_face("llama-grouped"))
+    tokens = torch.zeros(1, 40, dtype=torch.long)
+    (exact, *_), _ = model.positions(tokens)
+    (half, *_), _ = model.to(torch.bfloat16).positions(tokens)
+    assert exact.cos is not None
+    assert half.cos is not None
+    assert torch.equal(half.cos, exact.cos.bfloat16())
+
+
 def test_logits_at_one_position_are_those_of_the_full_run(model: Transformer) -> None:
     tokens = model.to_tokens(["When Mary and John went", "When Mary"])
     at = torch.tensor([4, 1])

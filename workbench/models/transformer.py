@@ -58,8 +58,9 @@ class Transformer(nn.Module):
             self.ln_final = Norm(cfg.norm, cfg.d_model, cfg.norm_eps)
             self.unembedding = nn.Linear(cfg.d_model, cfg.d_vocab_out or cfg.d_vocab, bias=cfg.unembed_bias)
         given = dict(weights)
-        self.inverse_frequencies: Tensor | None
-        self.register_buffer("inverse_frequencies", given.pop("inverse_frequencies", None), persistent=False)
+        # No buffer: in half precision, angles of late positions would be off by whole turns.
+        frequencies = given.pop("inverse_frequencies", None)
+        self.inverse_frequencies = None if frequencies is None else frequencies.float()
         self.load_state_dict(given, assign=True)
         if cfg.tied:
             self.unembedding.weight = self.embed.weight
