@@ -130,7 +130,7 @@ def _begin(request: jobs.Request, store: RunStore) -> None:
 
 def _runs(store: RunStore) -> None:
     """The earlier runs, newest first; a click opens one."""
-    found, broken = store.list(), store.damaged()
+    found, broken = store.scan()
     if not found and not broken:
         return
     st.divider()

@@ -48,9 +48,9 @@ def _selected(run: Run, circuit: Circuit, node: str) -> Exportable | None:
         attention = _attention(run, *place)
     into = [edge for edge in circuit.edges if node_of(edge.split("->")[1]) == node]
     out = [edge for edge in circuit.edges if edge.split("->")[0] == node]
-    for title, edges in (("reads from", into), ("is read by", out)):
+    for title, edges, end in (("reads from", into, 0), ("is read by", out, 1)):
         if edges:
-            _edges(title, circuit, edges, 0 if title == "reads from" else 1)
+            _edges(title, circuit, edges, end)
     return attention
 
 

@@ -37,7 +37,6 @@ class ReaderGradients:
         resid_pre, resid_mlp: a layer: [batch, pos, d_model], what attention and MLP read.
         resid_final: [batch, 1, d_model].
         outputs: what the writers wrote in the same run.
-        metric: [batch], the metric of each example.
     """
 
     q: list[Tensor]
@@ -49,7 +48,6 @@ class ReaderGradients:
     resid_mlp: list[Tensor]
     resid_final: Tensor
     outputs: WriterOutputs
-    metric: Float[Tensor, batch]
 
 
 def reader_gradients(model: Transformer, batch: Task, embed: Float[Tensor, "batch pos d_model"]) -> ReaderGradients:
@@ -88,7 +86,6 @@ def reader_gradients(model: Transformer, batch: Task, embed: Float[Tensor, "batc
         resid_mlp=[kept[name] for name in names["resid_mlp"]],
         resid_final=resid_final.detach(),
         outputs=from_cache(model, kept),
-        metric=metric.detach(),
     )
 
 

@@ -125,7 +125,7 @@ class Graph:
         return {name: i for i, name in enumerate(self.readers)}
 
     @cached_property
-    def reader_node(self) -> Int[Tensor, readers]:
+    def reader_node(self) -> Int[Tensor, " readers"]:
         """The writer that each reader belongs to (``a4.h1<q>`` -> ``a4.h1``); -1 for ``logits``."""
         return torch.tensor([self.writer_index.get(node_of(reader), -1) for reader in self.readers])
 

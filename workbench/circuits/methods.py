@@ -102,9 +102,5 @@ def discover(
         ValueError: no such method or option, or a setting that the method refuses.
         Stopped: stopped before there was anything to keep.
     """
-    record = _lookup(method)
     check_options(method, options)
-    return record.run(model, task, progress=progress, **options)
-
-
-_lookup = method
+    return pick(_METHODS, method, "method").run(model, task, progress=progress, **options)

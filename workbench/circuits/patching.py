@@ -51,7 +51,7 @@ class PatchedRun:
         self.resid_final = resid
 
     @torch.no_grad()
-    def metric(self, mask: Bool[Tensor, "writers readers"]) -> Float[Tensor, batch]:
+    def metric(self, mask: Bool[Tensor, "writers readers"]) -> Float[Tensor, " batch"]:
         """The task's metric of each example when only the edges in ``mask`` carry this run."""
         return self.batch.score(self.logits(mask))
 

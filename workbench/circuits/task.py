@@ -61,7 +61,7 @@ class Task:
     title: str
     clean: Int[Tensor, "batch pos"]
     corrupted: Int[Tensor, "batch pos"]
-    lengths: Int[Tensor, batch]
+    lengths: Int[Tensor, " batch"]
     right: Int[Tensor, "batch n_right"]
     wrong: Int[Tensor, "batch n_wrong"]
     clean_text: list[str]
@@ -78,15 +78,15 @@ class Task:
         return METRIC_NAMES[self.metric_kind]
 
     @property
-    def last(self) -> Int[Tensor, batch]:
+    def last(self) -> Int[Tensor, " batch"]:
         """Position at which each example is answered."""
         return self.lengths - 1
 
-    def metric(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, batch]:
+    def metric(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, " batch"]:
         """The behaviour of each example; higher is more of it. Differentiable."""
         return self.score(logits[torch.arange(len(logits)), self.last.to(logits.device)])
 
-    def score(self, logits: Float[Tensor, "batch d_vocab"]) -> Float[Tensor, batch]:
+    def score(self, logits: Float[Tensor, "batch d_vocab"]) -> Float[Tensor, " batch"]:
         """:meth:`metric` from the logits at the answer's position alone."""
         values = logits if self.metric_kind == "logit-diff" else logits.softmax(-1)
         right, wrong = self._gather(values, self.right), self._gather(values, self.wrong)
@@ -117,16 +117,24 @@ class Task:
         for start in range(0, len(self), size):
             yield self.rows(start, start + size)
 
+    @torch.no_grad()
+    def answers(
+        self, model: Transformer, side: Literal["clean", "corrupted"] = "clean"
+    ) -> Float[Tensor, "batch d_vocab"]:
+        """Logits where the answer is read, from one plain forward of all examples on one side."""
+        tokens = self.clean if side == "clean" else self.corrupted
+        logits: Tensor = model(tokens.to(model.device), logits_at=self.last)
+        return logits[:, 0]
+
     def check(self, model: Transformer, batch_size: int = 32) -> TaskCheck:
         """Measure how well ``model`` does this task: one plain forward on either side."""
         clean, corrupted, top = [], [], []
-        with torch.no_grad():
-            for batch in self.batches(batch_size):
-                logits = model(batch.clean.to(model.device), logits_at=batch.last)[:, 0]
-                clean.append(batch.score(logits))
-                best = logits.argmax(-1, keepdim=True)
-                top.append((best == batch.right.to(best.device)).any(-1))
-                corrupted.append(batch.score(model(batch.corrupted.to(model.device), logits_at=batch.last)[:, 0]))
+        for batch in self.batches(batch_size):
+            logits = batch.answers(model)
+            clean.append(batch.score(logits))
+            best = logits.argmax(-1, keepdim=True)
+            top.append((best == batch.right.to(best.device)).any(-1))
+            corrupted.append(batch.score(batch.answers(model, "corrupted")))
         metric = torch.cat(clean)
         accuracy = float((metric > 0).float().mean())
         warning = None

@@ -123,9 +123,9 @@ def runs_default(context: typer.Context, store: Store = None, as_json: AsJson = 
 def runs_list(store: Store = None, as_json: AsJson = False) -> None:
     """List the runs, newest first."""
     folder = RunStore(store)
-    found = folder.list()
-    for broken in folder.damaged():
-        complain(broken)
+    found, broken = folder.scan()
+    for sentence in broken:
+        complain(sentence)
     if as_json:
         print_json([_summary(info) for info in found])
     elif not found:

@@ -38,7 +38,7 @@ class Tokens:
             )
         return ids
 
-    def batch(self, texts: str | Sequence[str]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, batch]]:
+    def batch(self, texts: str | Sequence[str]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
         """Tokens [batch, pos], padded on the right, and the length of each text."""
         rows = [self.ids(text) for text in ([texts] if isinstance(texts, str) else texts)]
         if not rows:

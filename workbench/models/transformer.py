@@ -117,7 +117,7 @@ class Transformer(nn.Module):
         attention_mask: Int[Tensor, "batch pos"] | None = None,
         start_at_layer: int = 0,
         stop_at_layer: int | None = None,
-        logits_at: Int[Tensor, batch] | None = None,
+        logits_at: Int[Tensor, " batch"] | None = None,
     ) -> Tensor:
         """Run the model.
 
@@ -200,14 +200,16 @@ class Transformer(nn.Module):
         added = None
         if self.pos_embed is not None and self.cfg.positions == "shortformer":
             added = tap("hook_pos_embed", self.pos_embed(ids).expand(len(tokens), -1, -1))
-        layers = range(self.cfg.n_layers)
-        kinds = [(self.cfg.rotary_kinds or [0] * len(layers))[i] for i in layers]
-        windows = [(self.cfg.windows or [None] * len(layers))[i] for i in layers]
-        # Layers of one kind share one record; a window that holds the whole prompt is none.
-        made: dict[tuple[int, int | None], Positions] = {}
-        for key in {(kind, w if w is not None and w < n else None) for kind, w in zip(kinds, windows, strict=True)}:
-            made[key] = Positions(*self._angles(ids, key[0]), _within(visible, key[1], n, device), added)
-        return [made[kind, w if w is not None and w < n else None] for kind, w in zip(kinds, windows, strict=True)], ids
+        kinds = self.cfg.rotary_kinds or (0,) * self.cfg.n_layers
+        # A window that holds the whole prompt is none.
+        windows = [w if w is not None and w < n else None for w in self.cfg.windows or (None,) * self.cfg.n_layers]
+        layers = list(zip(kinds, windows, strict=True))
+        # Layers of one kind share one record.
+        made = {
+            (kind, window): Positions(*self._angles(ids, kind), _within(visible, window, n, device), added)
+            for kind, window in set(layers)
+        }
+        return [made[layer] for layer in layers], ids
 
     def _angles(self, ids: Tensor, kind: int) -> tuple[Tensor | None, Tensor | None]:
         """Cosines and sines [1|b p 1 e/2] of the rotary angles."""

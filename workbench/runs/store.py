@@ -191,13 +191,14 @@ class RunStore:
 
     def list(self) -> builtins.list[RunInfo]:
         """The runs, newest first; damaged ones are left out (see :meth:`damaged`)."""
-        return self._scan()[0]
+        return self.scan()[0]
 
     def damaged(self) -> builtins.list[str]:
         """One sentence for every folder in the store that should be a run and cannot be read."""
-        return self._scan()[1]
+        return self.scan()[1]
 
-    def _scan(self) -> tuple[builtins.list[RunInfo], builtins.list[str]]:
+    def scan(self) -> tuple[builtins.list[RunInfo], builtins.list[str]]:
+        """Both of the above from one reading of the folders."""
         runs: builtins.list[RunInfo] = []
         broken: builtins.list[str] = []
         for name in self._ids():
@@ -301,9 +302,10 @@ def _run_at(text: str) -> Path | None:
     except (OSError, RuntimeError, ValueError):  # too long for a path, no such user, a null byte
         return None
     store = RunStore(path)
-    if runs := store.list():
+    runs, broken = store.scan()
+    if runs:
         return runs[0].folder
-    if broken := store.damaged():
+    if broken:
         raise RunError(broken[0])
     raise RunError(f"There is no run in the folder '{path}'.")
 
