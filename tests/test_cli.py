@@ -378,7 +378,7 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_is_to_be_had(workbenc
     def fail(self: RunStore) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(RunStore, "list", fail)
+    monkeypatch.setattr(RunStore, "scan", fail)
     result = workbench("runs")
     one_line(result, "RuntimeError: boom .*WORKBENCH_DEBUG=1")
     assert result.status == 1

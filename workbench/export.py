@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import networkx as nx
 
@@ -60,14 +60,16 @@ class Format:
         title: what a menu shows.
         extension: of the file, with the dot.
         mime: media type.
-        function: makes the file's bytes.
+        needs: which part of the exportable it is made from.
+        make: ``(figure or circuit, meta) -> the file``.
     """
 
     key: str
     title: str
     extension: str
     mime: str
-    function: Callable[[Exportable], bytes]
+    needs: Literal["figure", "circuit"]
+    make: Callable[[Any, Mapping[str, Any]], bytes | str]
 
 
 def export(bundle: Exportable, format: str) -> bytes:
@@ -80,7 +82,13 @@ def export(bundle: Exportable, format: str) -> bytes:
     Raises:
         ValueError: the format is unknown (the closest is suggested), or needs a figure or circuit that is missing.
     """
-    return pick(FORMATS, format, "format").function(bundle)
+    record = pick(FORMATS, format, "format")
+    source = bundle.figure if record.needs == "figure" else bundle.circuit
+    if source is None:
+        *others, last = (other.key for other in FORMATS if other.needs != record.needs)
+        raise ValueError(f"There is no {record.needs} to write as {format}; choose {', '.join(others)} or {last}.")
+    made = record.make(source, bundle.meta)
+    return made.encode() if isinstance(made, str) else made
 
 
 def write(path: str | Path, data: bytes | str) -> Path:
@@ -319,46 +327,19 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
-def _needs_figure(make: Callable[[Figure], bytes | str], key: str) -> Callable[[Exportable], bytes]:
-    def run(bundle: Exportable) -> bytes:
-        if bundle.figure is None:
-            raise ValueError(f"There is no figure to write as {key}; choose json, graphml or dot.")
-        made = make(bundle.figure)
-        return made.encode() if isinstance(made, str) else made
-
-    return run
-
-
-def _needs_circuit(
-    make: Callable[[Circuit, Mapping[str, Any]], bytes | str], key: str
-) -> Callable[[Exportable], bytes]:
-    def run(bundle: Exportable) -> bytes:
-        if bundle.circuit is None:
-            raise ValueError(f"There is no circuit to write as {key}; choose svg, png, pdf or html.")
-        made = make(bundle.circuit, bundle.meta)
-        return made.encode() if isinstance(made, str) else made
-
-    return run
-
-
 FORMATS: list[Format] = [
-    Format("svg", "SVG picture", ".svg", "image/svg+xml", _needs_figure(to_svg, "svg")),
-    Format("png", "PNG picture", ".png", "image/png", _needs_figure(to_png, "png")),
-    Format("pdf", "PDF page", ".pdf", "application/pdf", _needs_figure(to_pdf, "pdf")),
-    Format("html", "HTML page, works offline", ".html", "text/html", _needs_figure(to_html, "html")),
-    Format("json", "JSON data", ".json", "application/json", _needs_circuit(circuit_json, "json")),
+    Format("svg", "SVG picture", ".svg", "image/svg+xml", "figure", lambda figure, _: to_svg(figure)),
+    Format("png", "PNG picture", ".png", "image/png", "figure", lambda figure, _: to_png(figure)),
+    Format("pdf", "PDF page", ".pdf", "application/pdf", "figure", lambda figure, _: to_pdf(figure)),
+    Format("html", "HTML page, works offline", ".html", "text/html", "figure", lambda figure, _: to_html(figure)),
+    Format("json", "JSON data", ".json", "application/json", "circuit", circuit_json),
     Format(
         "graphml",
         "GraphML (Gephi, Cytoscape, networkx)",
         ".graphml",
         "application/graphml+xml",
-        _needs_circuit(lambda circuit, _: circuit_graphml(circuit), "graphml"),
+        "circuit",
+        lambda circuit, _: circuit_graphml(circuit),
     ),
-    Format(
-        "dot",
-        "DOT (Graphviz)",
-        ".dot",
-        "text/vnd.graphviz",
-        _needs_circuit(lambda circuit, _: circuit_dot(circuit), "dot"),
-    ),
+    Format("dot", "DOT (Graphviz)", ".dot", "text/vnd.graphviz", "circuit", lambda circuit, _: circuit_dot(circuit)),
 ]

@@ -153,7 +153,7 @@ def _downloads(run: Run, files: dict[str, Exportable]) -> None:
     row = st.columns([2, 1, 1], vertical_alignment="bottom")
     what = row[0].selectbox("What", list(files), key="download-what")
     bundle = files[what]
-    usable = [f for f in FORMATS if bundle.circuit is not None or f.key in ("svg", "png", "pdf", "html")]
+    usable = [f for f in FORMATS if f.needs == "figure" or bundle.circuit is not None]
     chosen = row[1].selectbox(
         "Format", usable, key=f"download-format-{what}", format_func=lambda f: f.key.upper(), help=_formats()
     )

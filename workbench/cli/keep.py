@@ -57,7 +57,7 @@ def export(
         files.export(files.Exportable(), key)  # says what is wrong and what is close
     if figure not in FIGURES:
         raise ValueError(f"Unknown figure '{figure}'; choose one of {', '.join(FIGURES)}.")
-    if figure != "circuit" and key in ("graphml", "dot"):
+    if figure != "circuit" and kinds[key].needs == "circuit" and key != "json":
         raise ValueError(f"Only a circuit can be written as {key}; choose another --format for the {figure}.")
     found = RunStore(store).open(run)
     path = out or Path(f"{found.id}{'' if figure == 'circuit' else '-' + figure}{kinds[key].extension}")
