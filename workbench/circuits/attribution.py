@@ -23,7 +23,7 @@ from workbench.circuits.activations import WriterOutputs, from_cache, writer_nam
 from workbench.circuits.graph import Graph
 from workbench.circuits.task import Task
 from workbench.models import Transformer
-from workbench.models.blocks import Norm
+from workbench.models.norm import Norm
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from workbench.circuits.activations import WriterOutputs, graph_of
 from workbench.circuits.task import Task
 from workbench.models import Transformer
-from workbench.models.blocks import Attention
+from workbench.models.attention import Attention
 
 
 class PatchedRun:

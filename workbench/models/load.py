@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from workbench.models import registry
+from workbench.models import files, registry
 from workbench.models.blocks import ACTIVATIONS
-from workbench.models.families import FAMILIES, family_of, transformer_lens
+from workbench.models.families import FAMILIES, Family, class_of, family_of, transformer_lens
 from workbench.models.lookup import meant
 from workbench.models.transformer import Transformer
 
@@ -21,17 +21,17 @@ def from_hf(hf_model: Any, tokenizer: Any = None, *, name: str | None = None) ->
     """The hooked form of a loaded Hugging Face model of a supported family; weights are shared, not copied.
 
     Args:
-        hf_model: such as ``LlamaForCausalLM`` or ``GPT2LMHeadModel``.
-        tokenizer: its tokenizer; None if only tokens will be given.
+        hf_model: such as ``LlamaForCausalLM``, ``BertForMaskedLM`` or ``ViTForImageClassification``.
+        tokenizer: its tokenizer, or image processor; None if only tokens or pixel values will be given.
         name: how results call it; by default the name that the configuration carries, or the model type.
 
     Raises:
         ValueError: the family, or an option of its configuration, is not supported.
     """
     family = family_of(hf_model.config.model_type)
-    if not hasattr(hf_model, "lm_head"):
+    if not any(base.__name__ in family.classes for base in type(hf_model).__mro__):
         raise ValueError(
-            f"{type(hf_model).__name__} has no language-model head; load it with AutoModelForCausalLM instead."
+            f"{type(hf_model).__name__} is not supported; of {family.title} these are: {', '.join(family.classes)}."
         )
     cfg, weights = family.adapt(hf_model)
     if cfg.act_fn not in ACTIVATIONS:
@@ -112,32 +112,58 @@ def load(
         ValueError: no such model (with the closest match), an unsupported family, or damaged files; one sentence.
     """
     name, folder = _find(model, progress)
-    with _quiet(bars=folder is None):
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-        local = folder is not None
-        source = str(folder) if local else name
-        try:
-            config = AutoConfig.from_pretrained(source, local_files_only=local)
-        except (OSError, ValueError) as error:
-            raise ValueError(_why_not(name, folder, error)) from error
-        family_of(config.model_type)
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=local,
-                output_loading_info=True,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-        except Exception as error:
-            raise ValueError(_why_not(name, folder, error)) from error
-    hf, found = loaded
-    _refuse_gaps(name, found)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return from_hf(hf.to(where), tokenizer, name=name)
+    with _quiet(bars=folder is None):
+        if folder is not None and files.is_own(folder):
+            return files.read(folder, dtype, name).to(where)
+        hf, reader = _from_pretrained(name, folder, dtype)
+    return from_hf(hf.to(where), reader, name=name)
+
+
+def _from_pretrained(name: str, folder: Path | None, dtype: torch.dtype) -> tuple[Any, Any]:
+    """A Hugging Face model with every weight it should have, and its tokenizer or image processor."""
+    import transformers
+    from transformers import AutoConfig
+
+    local = folder is not None
+    source = str(folder) if local else name
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=local)
+    except (OSError, ValueError) as error:
+        raise ValueError(_why_not(name, folder, error)) from error
+    family = family_of(config.model_type)
+    made = getattr(transformers, class_of(family, config))
+    try:
+        hf, found = made.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=local,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # found again below, and refused with both shapes
+        )
+    except Exception as error:
+        raise ValueError(_why_not(name, folder, error)) from error
+    _refuse_gaps(name, found, family)
+    return hf, _reader(source, local, family)
+
+
+def _reader(source: str, local: bool, family: Family) -> Any:
+    """The tokenizer or image processor; None where a vision model has none."""
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    processors: Any = AutoImageProcessor
+
+    if family.kind == "vision":
+        try:
+            return processors.from_pretrained(source, local_files_only=local)
+        except (OSError, ValueError):
+            return None
+    try:
+        return AutoTokenizer.from_pretrained(source, local_files_only=local)
+    except Exception as error:
+        raise ValueError(_why_not(source, Path(source) if local else None, error)) from error
 
 
 def _find(model: str | Path, progress: registry.Progress | None) -> tuple[str, Path | None]:
@@ -156,21 +182,24 @@ def _find(model: str | Path, progress: registry.Progress | None) -> tuple[str, P
     raise ValueError(f"There is no model '{text}'; {hint} A local folder or a hub id (owner/name) also works.")
 
 
-def _refuse_gaps(name: str, found: dict[str, Any]) -> None:
+def _refuse_gaps(name: str, found: dict[str, Any], family: Family) -> None:
     """Transformers fills missing tensors with random numbers, says so in a log, and goes on; we do not."""
-    said = []
-    for key, what in (
-        ("missing_keys", "missing"),
-        ("unexpected_keys", "surplus"),
-        ("mismatched_keys", "of a wrong shape"),
-    ):
-        tensors = sorted(str(entry) for entry in found.get(key) or ())
-        if tensors:
-            said.append(f"{what}: {', '.join(tensors[:20])}" + (" ..." if len(tensors) > 20 else ""))
+    surplus = [key for key in found.get("unexpected_keys") or () if not key.startswith(family.unused)]
+    said = _listed("missing", found.get("missing_keys") or ()) + _listed("surplus", surplus)
+    wrong = [
+        f"{key}, {list(here)} where the configuration says {list(expected)}"
+        for key, here, expected in found.get("mismatched_keys") or ()
+    ]
+    said += _listed("of a wrong shape", wrong)
     if said:
         raise ValueError(
             f"The weights of '{name}' do not fit its config.json ({'; '.join(said)}); fetch the model again."
         )
+
+
+def _listed(what: str, entries: Iterable[str]) -> list[str]:
+    tensors = sorted(entries)
+    return [f"{what}: {', '.join(tensors)}"] if tensors else []
 
 
 def _why_not(name: str, folder: Path | None, error: Exception) -> str:

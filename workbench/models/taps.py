@@ -39,6 +39,9 @@ class Taps:
         return bool(self.functions) and any(name in self.functions for name in names)
 
 
+NO_TAPS = Taps()
+
+
 @dataclass(frozen=True)
 class Hook:
     """What a TransformerLens-style hook function gets as its second argument."""
@@ -61,26 +64,45 @@ HookFunction = Callable[[Tensor, Hook], Tensor | None]
 NameFilter = str | Sequence[str] | Callable[[str], bool] | None
 
 
+def model_hook_names(cfg: ModelConfig) -> list[str]:
+    """Every activation that can be tapped, in the order of computation."""
+    names = ["hook_embed"]
+    names += ["hook_token_type_embed"] * bool(cfg.n_token_types)
+    names += ["hook_pos_embed"] * (cfg.positions != "rotary")
+    names += norm_hook_names("embed_norm", cfg) if cfg.embed_norm else []
+    for layer in range(cfg.n_layers):
+        names += block_hook_names(layer, cfg)
+    names += norm_hook_names("ln_final", cfg, cfg.norm if cfg.norm_place == "pre" else "none")
+    if cfg.head == "none":
+        return names
+    names += ["hook_pooled"] * (cfg.pooling != "none")
+    if cfg.head_act is not None:
+        names += ["head.hook_pre", "head.hook_post", *(norm_hook_names("head.ln", cfg) if cfg.head_norm else [])]
+    return [*names, "hook_unembed"]
+
+
 def block_hook_names(layer: int, cfg: ModelConfig) -> list[str]:
     """Names of the activations of one block, in the order of computation."""
     attention = ["q", "k", "k_heads", "v", "v_heads"] + ["rot_q", "rot_k"] * (cfg.positions == "rotary")
     attention += ["attn_scores", "pattern", "z", "result"]
-    names = ["hook_resid_pre", *norm_hook_names("ln1", cfg), *(f"attn.hook_{name}" for name in attention)]
+    before = norm_hook_names("ln1", cfg) if cfg.norm_place == "pre" else []
+    names = ["hook_resid_pre", *before, *(f"attn.hook_{name}" for name in attention)]
     names += (norm_hook_names("ln1_post", cfg) if cfg.post_norms else []) + ["hook_attn_out"]
+    names += [] if before else norm_hook_names("ln1", cfg)
     if not cfg.attn_only:
         mlp = ["in", "pre", *["pre_linear"] * cfg.gated_mlp, *["mid"] * (cfg.act_fn == "solu_ln"), "post"]
         names += [] if cfg.parallel else ["hook_resid_mid"]
-        names += [] if cfg.shared_norm else norm_hook_names("ln2", cfg)
+        names += norm_hook_names("ln2", cfg) if before and not cfg.shared_norm else []
         names += [f"mlp.hook_{name}" for name in mlp]
         names += (norm_hook_names("ln2_post", cfg) if cfg.post_norms else []) + ["hook_mlp_out"]
+        names += [] if before else norm_hook_names("ln2", cfg)
     return [f"blocks.{layer}.{name}" for name in [*names, "hook_resid_post"]]
 
 
-def norm_hook_names(norm: str, cfg: ModelConfig) -> list[str]:
+def norm_hook_names(norm: str, cfg: ModelConfig, kind: str | None = None) -> list[str]:
     """Names of the activations of one norm; a model without norms has its output alone."""
-    return [f"{norm}.hook_{name}" for name in (["scale", "normalized"] if cfg.norm != "none" else [])] + [
-        f"{norm}.hook_out"
-    ]
+    parts = ["scale", "normalized"] if (kind or cfg.norm) != "none" else []
+    return [f"{norm}.hook_{name}" for name in [*parts, "out"]]
 
 
 # Made only where they are asked for by name: each is a copy, per query head, of something smaller.

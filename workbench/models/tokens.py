@@ -53,6 +53,14 @@ class Tokens:
                 return int(found)
         return 0
 
+    def mask_of(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"] | None:
+        """1 for real tokens, 0 for the tokenizer's padding; None where there is no padding or no way to tell."""
+        pad = getattr(self.tokenizer, "pad_token_id", None)
+        if pad is None or pad == getattr(self.tokenizer, "eos_token_id", None):
+            return None
+        mask = (tokens != pad).long()
+        return None if bool(mask.all()) else mask
+
     def single(self, word: str) -> int:
         """The one token of ``word``, without special tokens.
 

@@ -1,11 +1,8 @@
-"""The hooked decoder: ``model(tokens, taps)`` is a pure function of its arguments."""
+"""The hooked transformer: ``model(tokens, taps)`` is a pure function of its arguments."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import cached_property
 from typing import Any, cast
 
@@ -13,59 +10,99 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from workbench.models.blocks import NO_TAPS, Block, Norm, Positions, softcap
+from workbench.models.attention import Positions, softcap
+from workbench.models.blocks import Block
 from workbench.models.cache import ActivationCache
 from workbench.models.config import ModelConfig
+from workbench.models.embedding import embed_image, embed_tokens, positions_of
+from workbench.models.images import Images, Patches, Pixels
+from workbench.models.norm import Norm
+from workbench.models.past import Past
+from workbench.models.readout import Head, pooled
 from workbench.models.taps import (
+    NO_TAPS,
     Hook,
     HookFunction,
     NameFilter,
     Tap,
     Taps,
-    block_hook_names,
     check_names,
-    norm_hook_names,
+    model_hook_names,
     select_names,
 )
 from workbench.models.tokens import Tokens
+from workbench.models.weights import Weights
 
 Logits = Float[Tensor, "batch pos d_vocab"]
 
 
-class Transformer(nn.Module):
-    """A decoder of the GPT-2 or the LLaMA kind whose every activation has a name.
+class Transformer(Weights):
+    """A decoder, an encoder or a vision transformer whose every activation has a name.
 
     Weights are frozen: a run keeps no graph unless a tap brings in a tensor that wants gradients. Nothing is
     stored on the module by a call, so one model serves many threads at once.
 
     Args:
         cfg: sizes and choices.
-        weights: one tensor for every parameter, by the names of ``state_dict``; taken over without a copy.
-        tokenizer: a Hugging Face tokenizer, needed only to turn text into tokens and back.
+        weights: one tensor for every parameter, by the names of ``state_dict``; taken over without a copy. None
+            leaves the parameters without values, on the meta device.
+        tokenizer: a Hugging Face tokenizer, needed only to turn text into tokens and back; for a vision model its
+            image processor, needed only to turn pictures into pixels.
         name: how the model is called in results.
+
+    Raises:
+        ValueError: weights are missing, surplus or of another shape than the configuration says; all are listed.
     """
 
     def __init__(
-        self, cfg: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Any = None, name: str = "model"
+        self, cfg: ModelConfig, weights: Mapping[str, Tensor] | None, tokenizer: Any = None, name: str = "model"
     ) -> None:
         super().__init__()
         self.cfg, self.name = cfg, name
-        self.text = Tokens(tokenizer, cfg.n_ctx)
+        self.text = Tokens(tokenizer if cfg.image is None else None, cfg.n_ctx)
+        self.images = None if cfg.image is None else Images(cfg.image, tokenizer)
         with torch.device("meta"):
-            self.embed = nn.Embedding(cfg.d_vocab, cfg.d_model)
-            self.pos_embed = nn.Embedding(cfg.n_ctx, cfg.d_model) if cfg.positions != "rotary" else None
-            self.blocks: Sequence[Block] = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))  # type: ignore[assignment]
-            self.ln_final = Norm(cfg.norm, cfg.d_model, cfg.norm_eps)
-            self.unembedding = nn.Linear(cfg.d_model, cfg.d_vocab_out or cfg.d_vocab, bias=cfg.unembed_bias)
-        given = dict(weights)
+            self._build(cfg)
+        given = dict(weights or {})
         # No buffer: in half precision, angles of late positions would be off by whole turns.
         frequencies = given.pop("inverse_frequencies", None)
         self.inverse_frequencies = None if frequencies is None else frequencies.float()
-        self.load_state_dict(given, assign=True)
+        if weights is not None:
+            self._check_fit(given)
+            self.load_state_dict(given, assign=True)
         if cfg.tied:
             self.unembedding.weight = self.embed.weight
         self.requires_grad_(False)
         self.eval()
+
+    def _build(self, cfg: ModelConfig) -> None:
+        d, image = cfg.d_model, cfg.image
+        self.embed = nn.Embedding(cfg.d_vocab, d) if image is None else cast(nn.Embedding, None)
+        self.patch_embed = None if image is None else nn.Linear(image.patch_numbers, d)
+        self.prefix = nn.Embedding(len(image.prefix), d) if image is not None and image.prefix else None
+        self.pos_embed = nn.Embedding(cfg.n_ctx + (cfg.pad_token is not None), d) if cfg.positions != "rotary" else None
+        self.type_embed = nn.Embedding(cfg.n_token_types, d) if cfg.n_token_types else None
+        self.embed_norm = Norm(cfg.norm, d, cfg.norm_eps) if cfg.embed_norm else None
+        self.blocks: Sequence[Block] = nn.ModuleList(Block(cfg, i) for i in range(cfg.n_layers))  # type: ignore[assignment]
+        self.ln_final = Norm(cfg.norm if cfg.norm_place == "pre" else "none", d, cfg.norm_eps)
+        self.head = Head(cfg, cfg.head_act) if cfg.head_act is not None else None
+        width = cfg.d_pooled if self.head is None else d
+        self.unembedding = (
+            nn.Linear(width, cfg.n_out, bias=cfg.unembed_bias) if cfg.head == "unembed" else cast(nn.Linear, None)
+        )
+
+    def _check_fit(self, given: Mapping[str, Tensor]) -> None:
+        wanted = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in given.items()}
+        shapes = [
+            f"'{name}' has the shape {list(found[name])} where {list(shape)} is expected"
+            for name, shape in wanted.items()
+            if name in found and found[name] != shape
+        ]
+        said = [f"missing: {', '.join(gone)}"] if (gone := sorted(set(wanted) - set(found))) else []
+        said += [f"surplus: {', '.join(more)}"] if (more := sorted(set(found) - set(wanted))) else []
+        if said or shapes:
+            raise ValueError(f"The weights of '{self.name}' do not fit its configuration ({'; '.join(shapes + said)}).")
 
     # --- text -------------------------------------------------------------------------------------------------
 
@@ -89,32 +126,58 @@ class Transformer(nn.Module):
         """The one token of ``word``; ValueError if it is not exactly one."""
         return self.text.single(word)
 
+    def to_pixels(self, images: Any) -> Pixels:
+        """Pixel values [batch, channel, height, width] of one or several pictures, as the model wants them.
+
+        See :meth:`workbench.models.images.Images.pixels`.
+
+        Raises:
+            ValueError: this model reads no images, or the image does not fit it.
+        """
+        return self._vision().pixels(images).to(self.device)
+
+    def to_patches(self, images: Any) -> Patches:
+        """Patches [batch, patch, channel, height, width] of one or several images, row by row; the model runs on them.
+
+        Raises:
+            ValueError: this model reads no images, or the image does not fit it.
+        """
+        return self._vision().to_patches(images).to(self.device)
+
+    def to_image(self, patches: Patches) -> Pixels:
+        """Patches put together again: the inverse of :meth:`to_patches`."""
+        return self._vision().to_image(patches)
+
+    def _vision(self) -> Images:
+        if self.images is None:
+            raise ValueError(f"{self.name} reads text, not images; use a vision model such as digits-vit.")
+        return self.images
+
     # --- running ----------------------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.embed.weight.device
+        """Where the computation starts; of a model spread over devices, the first."""
+        return next((p.device for p in self.parameters() if p.device.type != "meta"), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
         """Number type of the weights."""
-        return self.embed.weight.dtype
+        return self.blocks[0].attn.q.weight.dtype if len(self.blocks) else next(self.parameters()).dtype
 
     @cached_property
     def hook_names(self) -> list[str]:
         """Every activation that can be tapped, in the order of computation."""
-        names = ["hook_embed"] + ["hook_pos_embed"] * (self.cfg.positions != "rotary")
-        for layer in range(self.cfg.n_layers):
-            names += block_hook_names(layer, self.cfg)
-        return [*names, *norm_hook_names("ln_final", self.cfg), "hook_unembed"]
+        return model_hook_names(self.cfg)
 
     def forward(
         self,
-        tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"],
+        tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"] | Pixels | Patches,
         taps: Mapping[str, Tap] | None = None,
         *,
         attention_mask: Int[Tensor, "batch pos"] | None = None,
+        token_types: Int[Tensor, "batch pos"] | None = None,
+        past: Past | None = None,
         start_at_layer: int = 0,
         stop_at_layer: int | None = None,
         logits_at: Int[Tensor, " batch"] | None = None,
@@ -122,103 +185,88 @@ class Transformer(nn.Module):
         """Run the model.
 
         Args:
-            tokens: token ids; with ``start_at_layer > 0`` the residual stream that enters that block.
+            tokens: token ids; for a vision model pixels [batch, channel, height, width], or patches as
+                :meth:`to_patches` gives them; with ``start_at_layer > 0`` the residual stream that enters that block.
             taps: functions by activation name; what one returns replaces the activation.
-            attention_mask: 1 for real tokens, 0 for padding, on either side. Positions count real tokens only.
+            attention_mask: 1 for real tokens, 0 for padding, on either side. Positions count real tokens only. An
+                encoder without one takes the padding that its tokenizer put there for padding.
+            token_types: which segment each token belongs to (BERT); all 0 by default.
+            past: keys and values of the tokens before these; this call adds its own. The mask then covers both.
             start_at_layer: the first block to run.
             stop_at_layer: the block to stop before; the residual stream [batch, pos, d_model] is returned.
                 Negative numbers count from the end.
             logits_at: one position for each example: logits [batch, 1, d_vocab] are made there only.
 
         Returns:
-            Logits [batch, pos, d_vocab], or what ``stop_at_layer`` and ``logits_at`` say.
+            Logits [batch, pos, d_vocab], those of a classifier [batch, class], of a model without a head the residual
+            stream [batch, pos, d_model]; or what ``stop_at_layer`` and ``logits_at`` say.
 
         Raises:
-            ValueError: an unknown tap, a layer out of range, tokens that are too many or not of this vocabulary.
+            ValueError: an unknown tap, a layer out of range, tokens that are too many or not of this vocabulary, an
+                image of the wrong size.
         """
         if taps:
             check_names(taps, self.hook_names)
         tap = Taps(taps)
         stop = self._layer(stop_at_layer, self.cfg.n_layers)
         start = self._layer(start_at_layer, 0)
-        positions, ids = self.positions(tokens, attention_mask, tap)
-        resid = tokens if tokens.is_floating_point() else self.embedding(tokens, ids, tap)
-        if not tokens.is_floating_point() and start:
+        is_resid = tokens.is_floating_point() and tokens.ndim == 3
+        if start and not is_resid:
             raise ValueError(f"start_at_layer={start} needs the residual stream [batch, pos, d_model], not tokens.")
-        for layer in range(start, stop):
-            resid = self.blocks[layer](resid, tap, f"blocks.{layer}", positions[layer])
+        if attention_mask is None and not self.cfg.causal and not is_resid:
+            attention_mask = self.text.mask_of(tokens)
+        read = self._check_past(past)
+        positions, ids = self.positions(tokens, attention_mask, tap, past)
+        try:
+            resid = tokens if is_resid else self.embedding(tokens, ids, tap, token_types)
+            for layer in range(start, stop):
+                resid = self.blocks[layer](resid, tap, f"blocks.{layer}", positions[layer])
+        except BaseException:
+            if past is not None:
+                past.cut(read)
+            raise
         return resid if stop_at_layer is not None else self.logits(resid, tap, logits_at)
 
-    def embedding(self, tokens: Int[Tensor, "batch pos"], ids: Tensor, tap: Taps) -> Float[Tensor, "batch pos d_model"]:
-        """The residual stream that enters block 0."""
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.cfg.d_vocab:
-            raise ValueError(
-                f"Token ids must lie between 0 and {self.cfg.d_vocab - 1}; got {tokens.min()} to {tokens.max()}."
-            )
-        resid = self.embed(tokens)
-        if self.cfg.embed_scale != 1:
-            resid = resid * torch.tensor(self.cfg.embed_scale, dtype=resid.dtype)
-        resid = tap("hook_embed", resid)
-        if self.pos_embed is not None and self.cfg.positions == "learned":
-            added = self.pos_embed(ids).expand(len(tokens), -1, -1)
-            resid = resid + tap("hook_pos_embed", added)
-        return resid
+    def _check_past(self, past: Past | None) -> int:
+        if past is None:
+            return 0
+        if not self.cfg.causal or any(block.attn.mechanism.whole for block in self.blocks):
+            raise ValueError(f"{self.name} needs the whole text at once; it cannot use a key-value cache.")
+        return len(past)
+
+    def embedding(self, tokens: Tensor, ids: Tensor, tap: Taps = NO_TAPS, types: Tensor | None = None) -> Tensor:
+        """The residual stream [batch, pos, d_model] that enters block 0."""
+        if tokens.is_floating_point():
+            return embed_image(self, tokens, tap)
+        return embed_tokens(self, tokens, ids, types, tap)
 
     def logits(self, resid: Tensor, tap: Taps = NO_TAPS, at: Tensor | None = None) -> Logits:
-        """Final norm and unembedding of a residual stream, at all positions or one of each example."""
+        """What a residual stream gives: final norm, pooling, head; at all positions or at one of each example."""
         if at is not None:
+            if self.cfg.pooling != "none":
+                raise ValueError(f"{self.name} gives one answer for each example; leave logits_at out.")
             resid = resid[torch.arange(len(resid), device=resid.device), at.to(resid.device)][:, None]
-        return tap("hook_unembed", self.unembed(self.ln_final(resid, tap, "ln_final")))
+        normed: Tensor = self.ln_final(resid, tap, "ln_final")
+        if self.cfg.head == "none":
+            return normed
+        if self.cfg.pooling != "none":
+            normed = tap("hook_pooled", pooled(normed, self.cfg))
+        return tap("hook_unembed", self.unembed(normed, tap))
 
-    def unembed(self, normed: Tensor) -> Logits:
-        """Logits of a residual stream that went through the final norm."""
-        return softcap(self.unembedding(normed), self.cfg.logit_softcap)
+    def unembed(self, normed: Tensor, tap: Taps = NO_TAPS) -> Logits:
+        """Logits of what went through the final norm, and was pooled where the model pools."""
+        read = normed if self.head is None else self.head(normed, tap)
+        return softcap(self.unembedding(read), self.cfg.logit_softcap)
 
     def positions(
-        self, tokens: Tensor, attention_mask: Tensor | None = None, tap: Taps = NO_TAPS
+        self, tokens: Tensor, attention_mask: Tensor | None = None, tap: Taps = NO_TAPS, past: Past | None = None
     ) -> tuple[list[Positions], Tensor]:
         """Rotary angles and visibility of one call for each layer, and the position ids [1 or batch, pos].
 
         Raises:
             ValueError: the prompt is empty or longer than the context.
         """
-        n, device = tokens.shape[1], tokens.device
-        if n == 0 or len(tokens) == 0:
-            raise ValueError("The prompt is empty: it has no tokens.")
-        if n > self.cfg.n_ctx:
-            raise ValueError(
-                f"The prompt has {n} tokens; {self.name} reads at most {self.cfg.n_ctx}. Shorten the prompt."
-            )
-        ids, visible = torch.arange(n, device=device)[None], None
-        if attention_mask is not None and not (self.cfg.causal and _pads_right_only(attention_mask)):
-            real = attention_mask.bool()
-            ids = (real.long().cumsum(-1) - 1).clamp(min=0)
-            reach = torch.ones(n, n, dtype=torch.bool, device=device)
-            # A padded query sees itself, so that no row is without a key.
-            itself = torch.eye(n, dtype=torch.bool, device=device)
-            visible = ((reach.tril() if self.cfg.causal else reach) & real[:, None, None, :]) | itself
-        added = None
-        if self.pos_embed is not None and self.cfg.positions == "shortformer":
-            added = tap("hook_pos_embed", self.pos_embed(ids).expand(len(tokens), -1, -1))
-        kinds = self.cfg.rotary_kinds or (0,) * self.cfg.n_layers
-        # A window that holds the whole prompt is none.
-        windows = [w if w is not None and w < n else None for w in self.cfg.windows or (None,) * self.cfg.n_layers]
-        layers = list(zip(kinds, windows, strict=True))
-        # Layers of one kind share one record.
-        made = {
-            (kind, window): Positions(*self._angles(ids, kind), _within(visible, window, n, device), added)
-            for kind, window in set(layers)
-        }
-        return [made[layer] for layer in layers], ids
-
-    def _angles(self, ids: Tensor, kind: int) -> tuple[Tensor | None, Tensor | None]:
-        """Cosines and sines [1|b p 1 e/2] of the rotary angles."""
-        if self.inverse_frequencies is None:
-            return None, None
-        frequencies = self.inverse_frequencies.view(-1, self.inverse_frequencies.shape[-1])[kind]
-        angles = ids[..., None].float() * frequencies.to(ids.device)
-        cos, sin = angles.cos() * self.cfg.rotary_scale, angles.sin() * self.cfg.rotary_scale
-        return cos[:, :, None].to(self.dtype), sin[:, :, None].to(self.dtype)
+        return positions_of(self, tokens, attention_mask, past, tap)
 
     def run_with_cache(
         self, tokens: Tensor, names: NameFilter = None, *, taps: Mapping[str, Tap] | None = None, **kwargs: Any
@@ -272,48 +320,18 @@ class Transformer(nn.Module):
                 by_name.setdefault(found, []).append(function)
         return cast(Tensor, self(tokens, {name: _chain(name, fns) for name, fns in by_name.items()}, **kwargs))
 
-    # --- weights, shaped as in TransformerLens ------------------------------------------------------------------
+    def with_attention(
+        self,
+        key: str,
+        *,
+        heads: Sequence[tuple[int, int]] | None = None,
+        layers: Sequence[int] | None = None,
+        **options: float,
+    ) -> Transformer:
+        """The same model, weights shared, with another attention mechanism; see :func:`variants.with_attention`."""
+        from workbench.models.variants import with_attention
 
-    @property
-    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
-        """Token embedding."""
-        return self.embed.weight
-
-    @property
-    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
-        """Unembedding."""
-        return self.unembedding.weight.T
-
-    @property
-    def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:
-        """Query weights; a stacked copy."""
-        return torch.stack([block.attn.heads_of(block.attn.q).transpose(1, 2) for block in self.blocks])
-
-    @property
-    def W_K(self) -> Float[Tensor, "layer head d_model d_head"]:
-        """Key weights as each query head sees them; a stacked copy."""
-        return torch.stack([block.attn.heads_of(block.attn.k).transpose(1, 2) for block in self.blocks])
-
-    @property
-    def W_V(self) -> Float[Tensor, "layer head d_model d_head"]:
-        """Value weights as each query head sees them; a stacked copy."""
-        return torch.stack([block.attn.heads_of(block.attn.v).transpose(1, 2) for block in self.blocks])
-
-    @property
-    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
-        """Output weights of each head; a stacked copy."""
-        return torch.stack([block.attn.W_O for block in self.blocks])
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 of configuration and weights: the same model gives the same."""
-        # Only what differs from the defaults: a field that a later version adds leaves old fingerprints as they are.
-        told = {f.name: getattr(self.cfg, f.name) for f in fields(self.cfg) if getattr(self.cfg, f.name) != f.default}
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-        for name, parameter in sorted(self.named_parameters()):
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+        return with_attention(self, key, heads=heads, layers=layers, **options)
 
     def _layer(self, layer: int | None, default: int) -> int:
         if layer is None:
@@ -322,21 +340,6 @@ class Transformer(nn.Module):
         if not -n <= layer <= n:
             raise ValueError(f"Layer {layer} does not exist: {self.name} has layers 0 to {n - 1}.")
         return layer + n if layer < 0 else layer
-
-
-def _within(visible: Tensor | None, window: int | None, n: int, device: torch.device) -> Tensor | None:
-    """What is visible [batch, 1, query, key] and not further back than ``window`` tokens, the query's own included."""
-    if window is None:
-        return visible
-    causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
-    near = (causal & causal.triu(1 - window))[None, None]
-    return near if visible is None else visible & near
-
-
-def _pads_right_only(attention_mask: Tensor) -> bool:
-    """True if no real token comes after padding: causality alone then hides the padding from real tokens."""
-    mask = attention_mask.long()
-    return bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
 def _chain(name: str, functions: Sequence[HookFunction]) -> Tap:

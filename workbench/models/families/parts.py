@@ -21,3 +21,17 @@ def of_blocks(blocks: Iterable[Any], parts: Mapping[str, str]) -> dict[str, Tens
         for ours, theirs in parts.items()
         for kind, tensor in block.get_submodule(theirs).named_parameters()
     }
+
+
+def named(module: Any, parts: Mapping[str, str]) -> dict[str, Tensor]:
+    """Weights and biases of a module's parts: our name of a part -> theirs."""
+    return {
+        f"{ours}.{kind}": tensor
+        for ours, theirs in parts.items()
+        for kind, tensor in module.get_submodule(theirs).named_parameters()
+    }
+
+
+def labels_of(config: Any) -> tuple[str, ...]:
+    """The names of a classifier's classes, in order."""
+    return tuple(str(config.id2label[i]) for i in range(config.num_labels))

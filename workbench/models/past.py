@@ -1,0 +1,44 @@
+"""Keys and values of the tokens that a model has read, so that the next token costs one position."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Past:
+    """A key-value cache. It belongs to the caller: each call that is given it adds its own keys and values.
+
+    Keys are kept as they meet the queries, with their positions; heads that share keys keep one copy.
+    """
+
+    def __init__(self) -> None:
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        """Number of tokens that are kept."""
+        return self._layers[min(self._layers)][0].shape[1] if self._layers else 0
+
+    def extend(
+        self, layer: int, k: Float[Tensor, "batch pos head d_head"], v: Float[Tensor, "batch pos head d_head"]
+    ) -> tuple[Float[Tensor, "batch key head d_head"], Float[Tensor, "batch key head d_head"]]:
+        """Keys and values of ``layer`` with those of the new tokens behind them.
+
+        Raises:
+            ValueError: the batch, or the number of heads, is not that of the earlier calls.
+        """
+        if layer in self._layers:
+            before = self._layers[layer]
+            if before[0].shape[::2] != k.shape[::2] or before[1].shape[::2] != v.shape[::2]:
+                raise ValueError(
+                    f"The key-value cache holds [batch, ., head] = {list(before[0].shape[::2])}, the call brings "
+                    f"{list(k.shape[::2])}; use one cache for one batch, and the same taps on every call."
+                )
+            k, v = torch.cat((before[0], k), 1), torch.cat((before[1], v), 1)
+        self._layers[layer] = (k, v)
+        return k, v
+
+    def cut(self, n: int) -> None:
+        """Keep the first ``n`` tokens only; what a call that failed half-way left behind goes too."""
+        self._layers = {layer: (k[:, :n], v[:, :n]) for layer, (k, v) in self._layers.items() if n}
