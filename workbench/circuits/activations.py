@@ -61,6 +61,17 @@ def graph_of(model: Transformer) -> Graph:
             f"{model.name} normalises what attention and MLP write before it is added ({model.cfg.family}); "
             "edges of such models are not supported yet. Choose a model without post-norms."
         )
+    if model.cfg.attention != "softmax":
+        raise ValueError(
+            f"{model.name} attends by '{model.cfg.attention}'; edges of models with another mechanism than softmax are "
+            "not supported yet. Choose the model as it was loaded."
+        )
+    if model.cfg.norm_place == "post" or model.cfg.pooling != "none" or model.cfg.head != "unembed":
+        kind = "a vision model" if model.cfg.image is not None else "an encoder"
+        raise ValueError(
+            f"{model.name} is {kind} ({model.cfg.family}); edges of such models are not supported yet. "
+            "Choose a decoder such as smollm2-135m."
+        )
     if not model.cfg.causal:
         raise ValueError(
             f"{model.name} attends in both directions; tasks read the answer after the prompt and pad on the right, "

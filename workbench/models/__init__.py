@@ -6,6 +6,7 @@ from workbench.models.files import save
 from workbench.models.fresh import fresh
 from workbench.models.load import from_hf, from_transformer_lens, load
 from workbench.models.past import Past
+from workbench.models.sentences import sentence_embeddings
 from workbench.models.transformer import Transformer
 from workbench.models.variants import folded, with_attention
 
@@ -21,5 +22,6 @@ __all__ = [
     "from_transformer_lens",
     "load",
     "save",
+    "sentence_embeddings",
     "with_attention",
 ]

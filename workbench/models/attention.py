@@ -6,7 +6,7 @@ Shapes in comments: batch b, position p, query head h, key-value head g, d_model
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -44,6 +44,16 @@ class Positions:
     added: Tensor | None = None
     past: Past | None = None
     first: dict[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Positions:
+        """The same on another device; accelerate asks for it where a model lies on several."""
+
+        def moved(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device, non_blocking=non_blocking)
+
+        return replace(
+            self, cos=moved(self.cos), sin=moved(self.sin), visible=moved(self.visible), added=moved(self.added)
+        )
 
     def beside(self, x: Tensor) -> Tensor:
         """What queries and keys read of the normalised residual stream ``x`` [..., pos, d_model]."""
@@ -206,7 +216,7 @@ class Attention(nn.Module):
                 f"The attention mechanism '{self.mechanism.key}' reads the first layer's values; "
                 "run the model from its first layer."
             )
-        return self._blend(self.mechanism.values(v, first["v"], self._call(q, k)), v, 2)
+        return self._blend(self.mechanism.values(v, first["v"].to(v.device), self._call(q, k)), v, 2)
 
     def _blend(self, special: Tensor, plain: Tensor, axis: int) -> Tensor:
         """``special`` for the heads that use the mechanism, ``plain`` for the others."""

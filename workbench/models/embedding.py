@@ -62,9 +62,12 @@ def embed_image(model: Transformer, images: Tensor, tap: Taps) -> Residual:
     patches, grid = patches_of(model, images)
     embedded = model.patch_embed(patches.flatten(2).to(model.dtype))
     if model.prefix is not None:
-        embedded = torch.cat((model.prefix.weight[None].expand(len(patches), -1, -1), embedded), 1)
+        own = model.prefix(torch.arange(model.prefix.num_embeddings, device=embedded.device))
+        embedded = torch.cat((own[None].expand(len(patches), -1, -1), embedded), 1)
     embedded = tap("hook_embed", embedded)
-    table = resized(model.pos_embed.weight, model.images.cfg, grid)
+    # Asked for as a module, so that tables laid out on disk are fetched.
+    table = model.pos_embed(torch.arange(model.pos_embed.num_embeddings, device=embedded.device))
+    table = resized(table, model.images.cfg, grid)
     resid = embedded + tap("hook_pos_embed", table[None].expand(len(patches), -1, -1))
     return resid if model.embed_norm is None else model.embed_norm(resid, tap, "embed_norm")
 
@@ -114,9 +117,10 @@ def positions_of(
         if not (cfg.causal and _pads_right_only(mask)):
             real = mask.bool()
             ids = (real.long().cumsum(-1) - 1).clamp(min=0)[:, read:]
-            # A padded query sees itself, so that no row is without a key.
+            # A padded query sees itself and nothing else: no row is without a key, and none that is not real counts
+            # where a mechanism sums over queries.
             itself = torch.ones(n, read + n, dtype=torch.bool, device=device).tril(read).triu(read)
-            visible = (_reach(cfg.causal, n, read, device) & real[:, None, None, :]) | itself
+            visible = (_reach(cfg.causal, n, read, device) & real[:, None, None, :] & real[:, None, read:, None]) | itself
     elif read and n > 1:
         visible = _reach(cfg.causal, n, read, device)[None, None]
     if cfg.pad_token is not None and not given.is_floating_point():

@@ -60,12 +60,13 @@ def read(folder: Path, dtype: torch.dtype | None, name: str) -> Transformer:
     """
     from safetensors.torch import load_file
 
+    for needed in ("config.json", "model.safetensors"):
+        if not (folder / needed).is_file():
+            raise ValueError(f"The model folder '{folder}' holds no '{needed}'.")
     try:
         said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         cfg = ModelConfig.from_dict(said["config"])
         tensors: dict[str, Tensor] = load_file(folder / "model.safetensors")
-    except FileNotFoundError as error:
-        raise ValueError(f"The model folder '{folder}' holds no '{Path(error.filename or '?').name}'.") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"The model files in '{folder}' could not be read ({reason}).") from error

@@ -74,7 +74,7 @@ class Images:
         if channels != c.channels:
             raise ValueError(
                 f"The image has {channels} channels, the model reads {c.channels}; convert it "
-                f"({'to grey' if c.channels == 1 else 'to RGB'}) or give it to model.to_pixels as a picture."
+                f"{'to grey' if c.channels == 1 else 'to RGB'}, or give it to model.to_pixels as a picture."
             )
         if c.resize is None and (height, width) != (c.height, c.width):
             raise ValueError(

@@ -14,6 +14,7 @@ from workbench.models import files, registry
 from workbench.models.blocks import ACTIVATIONS
 from workbench.models.families import FAMILIES, Family, class_of, family_of, transformer_lens
 from workbench.models.lookup import meant
+from workbench.models.memory import cast, device_of, dtype_of, spread
 from workbench.models.transformer import Transformer
 
 
@@ -97,30 +98,44 @@ def load(
     model: str | Path,
     *,
     device: str = "auto",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
+    device_map: str | Mapping[str, Any] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
+    offload_folder: str | Path | None = None,
     progress: registry.Progress | None = None,
 ) -> Transformer:
-    """Load a model with its tokenizer.
+    """Load a model with its tokenizer, or image processor.
+
+    Weights of the file's own number type are mapped, not read: memory is used as they are used.
 
     Args:
-        model: a registry name (``smollm2-135m``), a local folder in Hugging Face's layout, or a hub id.
+        model: a registry name (``smollm2-135m``), a local folder in Hugging Face's layout or written by
+            :func:`workbench.models.save`, or a hub id.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
-        dtype: number type of the weights.
+        dtype: number type of the weights, as torch's or by name; ``auto`` for the file's own.
+        device_map: lay the model over devices, memory and disk; see :func:`workbench.models.memory.spread`.
+        max_memory: how much each device may hold then.
+        offload_folder: where the rest goes then.
         progress: called with (done, total, what) while a registry model is fetched for the first time.
 
     Raises:
-        ValueError: no such model (with the closest match), an unsupported family, or damaged files; one sentence.
+        ValueError: no such model (with the closest match), an unsupported family, damaged files, or no such device;
+            one sentence.
     """
+    number, where = dtype_of(dtype), device_of(device)
     name, folder = _find(model, progress)
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     with _quiet(bars=folder is None):
         if folder is not None and files.is_own(folder):
-            return files.read(folder, dtype, name).to(where)
-        hf, reader = _from_pretrained(name, folder, dtype)
-    return from_hf(hf.to(where), reader, name=name)
+            made = files.read(folder, number, name)
+        else:
+            hf, reader = _from_pretrained(name, folder, number)
+            made = from_hf(hf, reader, name=name)
+    if device_map is not None or max_memory is not None:
+        return spread(made, device_map or "auto", max_memory=max_memory, folder=offload_folder)
+    return made.to(where)
 
 
-def _from_pretrained(name: str, folder: Path | None, dtype: torch.dtype) -> tuple[Any, Any]:
+def _from_pretrained(name: str, folder: Path | None, dtype: torch.dtype | None) -> tuple[Any, Any]:
     """A Hugging Face model with every weight it should have, and its tokenizer or image processor."""
     import transformers
     from transformers import AutoConfig
@@ -137,7 +152,7 @@ def _from_pretrained(name: str, folder: Path | None, dtype: torch.dtype) -> tupl
         hf, found = made.from_pretrained(
             source,
             config=config,
-            dtype=dtype,
+            dtype="auto",
             use_safetensors=True,
             local_files_only=local,
             output_loading_info=True,
@@ -146,6 +161,8 @@ def _from_pretrained(name: str, folder: Path | None, dtype: torch.dtype) -> tupl
     except Exception as error:
         raise ValueError(_why_not(name, folder, error)) from error
     _refuse_gaps(name, found, family)
+    if dtype is not None:
+        cast(hf, dtype)
     return hf, _reader(source, local, family)
 
 

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from workbench.models.pieces import pieces_of
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -30,12 +32,7 @@ class Tokens:
             ValueError: the text is empty or too long, or there is no tokenizer.
         """
         ids: list[int] = self._need().encode(text)
-        if not ids or not text:
-            raise ValueError("The prompt is empty: write at least one word.")
-        if len(ids) > self.n_ctx:
-            raise ValueError(
-                f"The prompt '{shorten(text)}' has {len(ids)} tokens; the model reads at most {self.n_ctx}. Shorten it."
-            )
+        self._check(text, ids)
         return ids
 
     def batch(self, texts: str | Sequence[str]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
@@ -80,13 +77,44 @@ class Tokens:
         """True if ``word`` is exactly one token."""
         return len(self._need().encode(word, add_special_tokens=False)) == 1
 
+    def inputs(self, texts: str | Sequence[str | tuple[str, str]]) -> dict[str, Tensor]:
+        """Tokens, attention mask and token types [batch, pos] of texts, or of pairs of texts.
+
+        Raises:
+            ValueError: as for :meth:`ids`.
+        """
+        given = [texts] if isinstance(texts, str) else list(texts)
+        if not given:
+            raise ValueError("There are no prompts: give at least one.")
+        rows, types = [], []
+        for text in given:
+            pair = (text,) if isinstance(text, str) else text
+            encoded = self._need()(*pair)
+            self._check(" / ".join(pair) if all(pair) else "", encoded["input_ids"])
+            rows.append(encoded["input_ids"])
+            types.append(encoded.get("token_type_ids") or [0] * len(encoded["input_ids"]))
+        return {
+            "tokens": pad_right(rows, self.pad),
+            "attention_mask": pad_right([[1] * len(row) for row in rows], 0),
+            "token_types": pad_right(types, 0),
+        }
+
+    def _check(self, text: str, ids: Sequence[int]) -> None:
+        if not ids or not text:
+            raise ValueError("The prompt is empty: write at least one word.")
+        if len(ids) > self.n_ctx:
+            raise ValueError(
+                f"The prompt '{shorten(text)}' has {len(ids)} tokens; the model reads at most {self.n_ctx}. Shorten it."
+            )
+
     def pieces(self, text: str | Tensor | Sequence[int]) -> list[str]:
-        """Each token as the text it stands for; bytes of a split character are shown as their replacement sign."""
-        if isinstance(text, str):
-            ids = self.ids(text)
-        else:
-            ids = torch.as_tensor(text).flatten().tolist()
-        return [self._need().decode([i]) for i in ids]
+        """Each token as the text it stands for.
+
+        A character that is split into bytes is shown at the first of its tokens, and nothing at the others, so that the
+        pieces joined are the text. Pieces that continue a word keep their mark where the tokenizer has one (``##ing``).
+        """
+        ids = self.ids(text) if isinstance(text, str) else torch.as_tensor(text).flatten().tolist()
+        return pieces_of(self._need(), ids)
 
     def _need(self) -> Any:
         if self.tokenizer is None:

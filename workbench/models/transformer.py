@@ -118,6 +118,14 @@ class Transformer(Weights):
         """
         return self.text.batch(texts)[0].to(self.device)
 
+    def to_inputs(self, texts: str | Sequence[str | tuple[str, str]]) -> dict[str, Tensor]:
+        """``tokens``, ``attention_mask``, ``token_types`` [batch, pos] of texts or pairs of texts, padded on the right.
+
+        For encoders: ``model(**model.to_inputs([("Who wrote it?", "Mary did.")]))``.
+        """
+        given = {name: tensor.to(self.device) for name, tensor in self.text.inputs(texts).items()}
+        return given if self.cfg.n_token_types else {k: v for k, v in given.items() if k != "token_types"}
+
     def to_str_tokens(self, text: str | Tensor | Sequence[int]) -> list[str]:
         """The tokens of a text (or of token ids), each as the text that it stands for."""
         return self.text.pieces(text)
@@ -227,10 +235,15 @@ class Transformer(Weights):
             raise
         return resid if stop_at_layer is not None else self.logits(resid, tap, logits_at)
 
+    @property
+    def needs_whole_text(self) -> bool:
+        """Whether a token's activations depend on later ones, or on all queries at once: no key-value cache then."""
+        return not self.cfg.causal or any(block.attn.mechanism.whole for block in self.blocks)
+
     def _check_past(self, past: Past | None) -> int:
         if past is None:
             return 0
-        if not self.cfg.causal or any(block.attn.mechanism.whole for block in self.blocks):
+        if self.needs_whole_text:
             raise ValueError(f"{self.name} needs the whole text at once; it cannot use a key-value cache.")
         return len(past)
 
@@ -319,6 +332,14 @@ class Transformer(Weights):
             for found in select_names(name, self.hook_names):
                 by_name.setdefault(found, []).append(function)
         return cast(Tensor, self(tokens, {name: _chain(name, fns) for name, fns in by_name.items()}, **kwargs))
+
+    def generate(
+        self, tokens: Int[Tensor, "batch pos"], n: int = 20, **options: Any
+    ) -> Int[Tensor, "batch pos_and_new"]:
+        """The tokens with up to ``n`` new ones behind them; see :func:`workbench.models.generate.generate`."""
+        from workbench.models.generate import generate
+
+        return generate(self, tokens, n, **options)
 
     def with_attention(
         self,

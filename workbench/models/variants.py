@@ -91,8 +91,12 @@ def folded(model: Transformer, *, norms: bool = True, centre: bool = False, valu
             f"Centring is sound only where LayerNorm reads the residual stream; {model.name} has norm '{cfg.norm}'"
             f"{' and norms after the sublayers' if cfg.post_norms else ''}."
         )
-    if values and mechanisms.find(cfg.attention).rows != "one":
-        raise ValueError(f"The rows of '{cfg.attention}' need not sum to 1; value biases cannot be moved.")
+    mechanism = mechanisms.find(cfg.attention)
+    if values and (mechanism.rows != "one" or mechanism.values is not None or mechanism.output is not None):
+        raise ValueError(
+            f"'{cfg.attention}' attention does not hand a value's bias on as it is (rows need not sum to 1, or values "
+            "and outputs are mixed); value biases cannot be moved."
+        )
     weights = {name: tensor.clone() for name, tensor in model.weights().items()}
     changes: dict[str, Any] = {"tied": False}
     if norms and cfg.norm != "none":

@@ -76,7 +76,7 @@ MECHANISMS: list[Mechanism] = [
     Mechanism(
         key="softpick",
         title="Softpick",
-        formula="relu(eˢ - 1) / (Σ |eˢ - 1| + ε)",
+        formula="relu(eˢ - 1) / (Σ abs(eˢ - 1) + ε)",
         reference="Zuhri et al. 2025, arXiv 2504.20966",
         weights=pointwise.softpick,
         options={"eps": 1e-6},
@@ -137,7 +137,7 @@ MECHANISMS: list[Mechanism] = [
     Mechanism(
         key="cosine",
         title="Cosine",
-        formula="softmax(exp(log_scale) q · k / (|q| |k|))",
+        formula="softmax(exp(log_scale) cos(q, k))",
         reference="Henry et al. 2020, arXiv 2010.04245; Liu et al. 2022, arXiv 2111.09883",
         weights=softmaxes.softmax,
         scores=softmaxes.cosine_scores,

@@ -38,7 +38,7 @@ def temperature(scores: Scores, call: Call) -> Pattern:
 def sharpness(entropy: Tensor) -> Tensor:
     """``max(polynomial(H), 1)`` where the entropy H (in nats) is above 0.5, else 1; of the shape of ``entropy``.
 
-    Above 1 only for H between about 0.8 and 5.9: the polynomial was fitted to short rows and falls again.
+    Above 1 only for H between 0.85 and 5.94 (382 equal keys): the polynomial falls again on longer rows.
     """
     fitted = torch.zeros_like(entropy)
     for coefficient in SHARPENING:
@@ -88,16 +88,15 @@ def selective(scores: Scores, _call: Call) -> Pattern:
     """``softmax(s - F)``, where head 0 says what later queries shall forget (Leviathan et al. 2024, arXiv 2410.02703).
 
     ``S = relu(scores of head 0)``, zero for the first token and for a token's own key; F at a query is the sum of S
-    over all earlier queries, the same in every head. The first token is the first that any query may look at, so
+    over all earlier queries, the same in every head. The first token is the first at which another one may look, so
     padding on the left changes nothing.
     """
     s, visible = opened(scores)
-    seen = visible.any(dim=(1, 2))  # batch key
-    first = seen & (seen.cumsum(-1) == 1)
-    asked = s[:, 0].relu().masked_fill(first[:, None], 0)  # batch query key
-    queries, keys = asked.shape[-2:]
+    queries, keys = s.shape[-2:]
     own = torch.ones(queries, keys, dtype=torch.bool, device=s.device).tril(keys - queries).triu(keys - queries)
-    asked = asked.masked_fill(own, 0)
+    seen = (visible & ~own).any(dim=(1, 2))  # batch key
+    first = seen & (seen.cumsum(-1) == 1)
+    asked = s[:, 0].relu().masked_fill(first[:, None] | own, 0)  # batch query key
     forgotten = F.pad(asked[:, :-1].cumsum(-2), (0, 0, 1, 0))
     return visible_softmax(s - forgotten[:, None], visible).to(scores.dtype)
 

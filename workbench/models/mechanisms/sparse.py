@@ -11,7 +11,7 @@ from workbench.models.mechanisms.record import Call, Pattern, Scores, Visible, o
 
 # Nearer to 1 the powers lose digits, beyond 2 the derivatives are unbounded.
 ALPHAS = (1.01, 2.0)
-# Ten reach float64's precision on 8192 keys, whatever alpha.
+# Ten reached float64's precision on every row of up to 8192 keys that was tried, whatever alpha.
 STEPS = 12
 
 
@@ -72,12 +72,15 @@ def solve(x: Tensor, alpha: Tensor | float, steps: int) -> Tensor:
     """
     c = 1 / (alpha - 1)
     tau = torch.full_like(x[..., :1], -1)
+    b = step = tau
     for _ in range(steps):
         b = (x - tau).clamp(min=0)
         powers = b.pow(c - 1).masked_fill(b == 0, 0)
         total, slope = (powers * b).sum(-1, keepdim=True), powers.sum(-1, keepdim=True)
-        tau = tau + (total - total.pow(1 - 1 / c)) / slope.masked_fill(slope == 0, 1)
-    return (x - tau).clamp(min=0).pow(c)
+        step = (total - total.pow(1 - 1 / c)) / slope.masked_fill(slope == 0, 1)
+        tau = tau + step
+    # The last step goes into b and not through tau, whose own rounding would weigh on small entries.
+    return (b - step).clamp(min=0).masked_fill(b == 0, 0).pow(c)
 
 
 def normalise(s: Scores, visible: Visible, alpha: Tensor, steps: int = STEPS) -> Pattern:
