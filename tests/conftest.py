@@ -13,15 +13,16 @@ import torch
 
 from tests import micro
 from workbench.models import Transformer, from_hf, load
+from workbench.models.families.samples import SAMPLES
 from workbench.models.registry import installed
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
-@pytest.fixture(scope="session", params=[*micro.KINDS, *micro.OTHERS])
+@pytest.fixture(scope="session", params=SAMPLES, ids=lambda sample: sample.key)
 def pair(request: pytest.FixtureRequest) -> tuple[Any, Transformer]:
-    """(Hugging Face model, ours) of every kind."""
-    hf = micro.hugging_face(request.param)
+    """(Hugging Face model, ours) of every sample of every family."""
+    hf = request.param.model()
     return hf, from_hf(hf)
 
 

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.circuits import Circuit, Graph, Scores, Task, discover, evaluate, faithfulness_curve, methods, tasks
     from workbench.jobs import Request, run_discovery
-    from workbench.models import Transformer, from_hf, from_transformer_lens, load
+    from workbench.models import (
+        ModelConfig,
+        Past,
+        Transformer,
+        folded,
+        fresh,
+        from_hf,
+        from_transformer_lens,
+        load,
+        save,
+        sentence_embeddings,
+    )
     from workbench.runs import RunStore
 
 try:
@@ -21,7 +32,18 @@ except PackageNotFoundError:  # used from a source tree that was never installed
     __version__ = "unknown"
 
 _HOMES = {
-    "workbench.models": ("Transformer", "from_hf", "from_transformer_lens", "load"),
+    "workbench.models": (
+        "ModelConfig",
+        "Past",
+        "Transformer",
+        "folded",
+        "fresh",
+        "from_hf",
+        "from_transformer_lens",
+        "load",
+        "save",
+        "sentence_embeddings",
+    ),
     "workbench.circuits": (
         "Circuit",
         "Graph",
@@ -38,11 +60,13 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # Modules that are used as they are: wb.figures.circuit_graph(...), wb.export.to_svg(...).
-_MODULES = ("export", "figures", "views")
+_MODULES = ("export", "figures", "models", "views")
 
 __all__ = [
     "Circuit",
     "Graph",
+    "ModelConfig",
+    "Past",
     "Request",
     "RunStore",
     "Scores",
@@ -53,11 +77,16 @@ __all__ = [
     "export",
     "faithfulness_curve",
     "figures",
+    "folded",
+    "fresh",
     "from_hf",
     "from_transformer_lens",
     "load",
     "methods",
+    "models",
     "run_discovery",
+    "save",
+    "sentence_embeddings",
     "tasks",
     "views",
 ]

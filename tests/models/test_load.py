@@ -146,3 +146,28 @@ def test_pieces_of_other_tokenizers_are_read_too() -> None:
     words.decoder = decoders.WordPiece()
     wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
     assert pieces_of(wrapped, [1, 2, 0]) == ["eat", "##ing", "[UNK]"]
+
+
+def test_a_classifier_of_text_reads_the_first_real_position_whatever_side_is_padded() -> None:
+    model = from_hf(transformers.BertForSequenceClassification(transformers.BertConfig(**TEXT)).eval())
+    alone = model(TOKENS)
+    padding = torch.zeros(2, 3, dtype=torch.long)
+    for left in (True, False):
+        tokens = torch.cat((padding, TOKENS) if left else (TOKENS, padding), 1)
+        mask = torch.cat((padding, torch.ones_like(TOKENS)) if left else (torch.ones_like(TOKENS), padding), 1)
+        torch.testing.assert_close(model(tokens, attention_mask=mask), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_layer_scale_is_part_of_what_a_head_writes_and_can_be_folded_away() -> None:
+    from workbench.models import folded
+    from workbench.models.families.samples import find
+
+    model = from_hf(find("dinov2-registers-classes").model())
+    images = torch.randn(2, 3, 16, 16)
+    _, cache = model.run_with_cache(images, lambda name: True)
+    summed = cache["result", 1].sum(2) + model.b_O[1]
+    torch.testing.assert_close(summed, cache["blocks.1.hook_attn_out"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(cache["result", 1], torch.einsum("bphe,hed->bphd", cache["z", 1], model.W_O[1]))
+    plain = folded(model)
+    assert not plain.cfg.layer_scale
+    torch.testing.assert_close(plain(images), model(images), atol=1e-4, rtol=1e-4)

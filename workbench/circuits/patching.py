@@ -45,7 +45,7 @@ class PatchedRun:
         self.resid_pre, self.resid_mlp = [], []
         for layer, block in enumerate(self.model.blocks):
             self.resid_pre.append(resid)
-            mid = resid + block.attn.o(self.ablated.z[layer].flatten(2))
+            mid = resid + block.attn.write(self.ablated.z[layer])
             self.resid_mlp.append(resid if self.graph.parallel else mid)
             resid = mid + self.ablated.mlp[layer] if self.graph.has_mlp else mid
         self.resid_final = resid

@@ -18,7 +18,7 @@ from workbench.models import mechanisms
 from workbench.models.config import ModelConfig
 from workbench.models.linear import SigmaLinear
 from workbench.models.mechanisms import Call, Mechanism
-from workbench.models.norm import Norm
+from workbench.models.norm import HALF, Norm
 from workbench.models.past import Past
 from workbench.models.taps import NO_TAPS, Taps
 
@@ -80,6 +80,7 @@ class Attention(nn.Module):
         self.k = projection(cfg, cfg.d_model, keys, cfg.attn_bias)
         self.v = projection(cfg, cfg.d_model, keys, cfg.attn_bias)
         self.o = projection(cfg, queries, cfg.d_model, cfg.out_bias)
+        self.scale = nn.Parameter(torch.ones(cfg.d_model)) if cfg.layer_scale else None
         self.q_norm = Norm(cfg.norm, cfg.d_head, cfg.norm_eps) if cfg.qk_norm else None
         self.k_norm = Norm(cfg.norm, cfg.d_head, cfg.norm_eps) if cfg.qk_norm else None
         self.mechanism: Mechanism = mechanisms.find(cfg.attention)
@@ -108,8 +109,19 @@ class Attention(nn.Module):
 
     @property
     def W_O(self) -> Float[Tensor, "head d_head d_model"]:
-        """Output weights of each head."""
-        return self.o.weight.T.view(self.cfg.n_heads, self.cfg.d_head, self.cfg.d_model)
+        """Output weights of each head, layer scale included: what a head adds is ``z @ W_O``."""
+        weight = self.o.weight.T.view(self.cfg.n_heads, self.cfg.d_head, self.cfg.d_model)
+        return weight if self.scale is None else weight * self.scale
+
+    @property
+    def b_O(self) -> Float[Tensor, " d_model"] | None:
+        """What attention adds beside its heads; None for nothing."""
+        return self.o.bias if self.scale is None or self.o.bias is None else self.o.bias * self.scale
+
+    def write(self, z: Heads) -> Residual:
+        """What head outputs add to the residual stream, biases included."""
+        out: Tensor = self.o(z.flatten(2))
+        return out if self.scale is None else out * self.scale
 
     def per_query_head(self, x: Tensor, axis: int) -> Tensor:
         """Repeat shared key-value heads so that every query head has its own."""
@@ -139,13 +151,12 @@ class Attention(nn.Module):
         else:
             z = self.attend(q, k, v, positions)
         if self.mechanism.output is not None and not self.is_softmax:
-            z = self._blend(self.mechanism.output(z, x, self._call(q, k)), z, 2)
+            z = self._blend(self.mechanism.output(z, x, self._call(q, self.cfg.attn_scale, k)), z, 2)
         z = tap(f"{name}.hook_z", z)  # b p h e
         if tap.wants(f"{name}.hook_result"):
             result = tap(f"{name}.hook_result", torch.einsum("bphe,hed->bphd", z, self.W_O))
-            return result.sum(2) + self.o.bias if self.cfg.out_bias else result.sum(2)
-        out: Tensor = self.o(z.reshape(b, p, -1))
-        return out
+            return result.sum(2) if self.b_O is None else result.sum(2) + self.b_O
+        return self.write(z)
 
     def place(self, q: Heads, k: Tensor, positions: Positions) -> tuple[Heads, Tensor]:
         """Queries and keys as they meet: normalised where the model does that, and turned by their positions."""
@@ -155,8 +166,10 @@ class Attention(nn.Module):
 
     def attend(self, q: Heads, k: Tensor, v: Tensor, positions: Positions) -> Heads:
         """Head outputs by the fused kernel; the pattern is never made where softmax is all there is to it."""
-        if self.cfg.attn_softcap is not None or not self.is_softmax:
+        exact = self.cfg.attn_rounding == "nothing" and q.dtype in HALF
+        if self.cfg.attn_softcap is not None or not self.is_softmax or exact:
             return self.attend_openly(q, k, v, NO_TAPS, "", positions)
+        q, scale = self._scaled(q)
         grouped = q.shape[2] != k.shape[2] or q.shape[2] != v.shape[2]
         if grouped and k.shape[2] != v.shape[2]:
             k, v = self.match_heads(q, k), self.match_heads(q, v)
@@ -167,7 +180,7 @@ class Attention(nn.Module):
             v.transpose(1, 2),
             attn_mask=positions.visible,
             is_causal=self.cfg.causal and positions.visible is None and q.shape[1] > 1,
-            scale=self.cfg.attn_scale,
+            scale=scale,
             enable_gqa=grouped,
         )
         return z.transpose(1, 2)
@@ -180,7 +193,9 @@ class Attention(nn.Module):
             n, m = q.shape[1], k.shape[1]
             everything = torch.ones(n, m, dtype=torch.bool, device=q.device)
             visible = everything.tril(m - n) if self.cfg.causal else everything
-        call = self._call(q, k)
+        if self.cfg.attn_rounding == "nothing" and q.dtype in HALF:
+            q, k = q.float(), k.float()
+        call = self._call(*self._scaled(q), k)
         # A few heads of another mechanism get scores of their own: the tap shows the ones that all heads share.
         whole = self.mechanism if self.chosen is None else mechanisms.find("softmax")
         scores = self._masked(whole.scores(call), visible)
@@ -200,10 +215,16 @@ class Attention(nn.Module):
         capped = scores if self.cfg.attn_softcap is None else softcap(scores, self.cfg.attn_softcap)
         return capped.masked_fill(~visible, torch.finfo(scores.dtype).min)
 
-    def _call(self, q: Heads, k: Tensor) -> Call:
+    def _scaled(self, q: Heads) -> tuple[Heads, float]:
+        """Queries, and what is left to scale their products by."""
+        # Other mechanisms may do more with queries than multiply them.
+        early = self.cfg.attn_rounding == "queries" and self.is_softmax
+        return (q * self.cfg.attn_scale, 1.0) if early else (q, self.cfg.attn_scale)
+
+    def _call(self, q: Heads, scale: float, k: Tensor) -> Call:
         """What the mechanism may look at besides the scores."""
         learned: Mapping[str, Tensor] = dict(self.learned.items())
-        return Call(q, self.match_heads(q, k), self.cfg.attn_scale, learned, self.options, self.layer)
+        return Call(q, self.match_heads(q, k), scale, learned, self.options, self.layer)
 
     def _mixed_values(self, q: Heads, k: Tensor, v: Tensor, first: dict[str, Tensor]) -> Tensor:
         """Values mixed with the first layer's of the same call."""
@@ -216,7 +237,8 @@ class Attention(nn.Module):
                 f"The attention mechanism '{self.mechanism.key}' reads the first layer's values; "
                 "run the model from its first layer."
             )
-        return self._blend(self.mechanism.values(v, first["v"].to(v.device), self._call(q, k)), v, 2)
+        call = self._call(q, self.cfg.attn_scale, k)
+        return self._blend(self.mechanism.values(v, first["v"].to(v.device), call), v, 2)
 
     def _blend(self, special: Tensor, plain: Tensor, axis: int) -> Tensor:
         """``special`` for the heads that use the mechanism, ``plain`` for the others."""

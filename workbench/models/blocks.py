@@ -5,8 +5,8 @@ Shapes in comments: batch b, position p, query head h, key-value head g, d_model
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,25 @@ from torch import Tensor, nn
 
 from workbench.models.attention import Attention, Positions, projection
 from workbench.models.config import ModelConfig
-from workbench.models.norm import Norm
+from workbench.models.norm import HALF, Norm
 from workbench.models.taps import NO_TAPS, Taps
 
 Residual = Float[Tensor, "batch pos d_model"]
+
+
+def _new_gelu(x: Tensor) -> Tensor:
+    """GELU by its tanh approximation; in half precision in the steps, and so with the rounding, of Hugging Face's."""
+    if x.dtype not in HALF:
+        return F.gelu(x, approximate="tanh")
+    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x.pow(3.0))))
+
+
+def _fast_gelu(x: Tensor) -> Tensor:
+    """The same approximation in other steps."""
+    if x.dtype not in HALF:
+        return F.gelu(x, approximate="tanh")
+    return 0.5 * x * (1.0 + torch.tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)))
+
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -28,9 +43,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": F.silu,
     "tanh": torch.tanh,
     "gelu": F.gelu,
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu_fast": partial(F.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_new": _new_gelu,
+    "gelu_fast": _fast_gelu,
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
 }
 
@@ -44,6 +59,7 @@ class MLP(nn.Module):
         self.gate = projection(cfg, cfg.d_model, cfg.d_mlp, cfg.mlp_bias) if cfg.gated_mlp else None
         self.up = projection(cfg, cfg.d_model, cfg.d_mlp, cfg.mlp_bias)
         self.out = projection(cfg, cfg.d_mlp, cfg.d_model, cfg.mlp_bias)
+        self.scale = nn.Parameter(torch.ones(cfg.d_model)) if cfg.layer_scale else None
         self.ln = Norm("layer", cfg.d_mlp, cfg.norm_eps) if cfg.act_fn == "solu_ln" else None
 
     def forward(self, x: Tensor, tap: Taps = NO_TAPS, name: str = "") -> Tensor:
@@ -57,7 +73,7 @@ class MLP(nn.Module):
         if self.ln is not None:
             post = self.ln(tap(f"{name}.hook_mid", post))
         out: Tensor = self.out(tap(f"{name}.hook_post", post))
-        return out
+        return out if self.scale is None else out * self.scale
 
 
 class Block(nn.Module):
@@ -107,7 +123,10 @@ class Block(nn.Module):
         fed = self.mlp(normed, tap, f"{name}.mlp")
         if self.ln2_post is not None:
             fed = self.ln2_post(fed, tap, f"{name}.ln2_post")
-        return tap(f"{name}.hook_resid_post", mid + tap(f"{name}.hook_mlp_out", fed))
+        fed = tap(f"{name}.hook_mlp_out", fed)
+        # In half precision the order of a sum counts; parallel models add what both wrote first.
+        after = (fed + attended) + resid if self.cfg.parallel else mid + fed
+        return tap(f"{name}.hook_resid_post", after)
 
     def _post_norm(self, resid: Residual, tap: Taps, name: str, positions: Positions) -> Residual:
         attended = tap(f"{name}.hook_attn_out", self.attn(resid, tap, f"{name}.attn", positions))

@@ -67,6 +67,8 @@ class ModelConfig:
             (learned, added to what queries and keys read, never to the residual stream).
         rotary_scale: factor on the rotary cosines and sines (long-context scalings); 1 for most models.
         attn_scale: factor on query-key products; ``d_head ** -0.5`` for most models.
+        attn_rounding: what half precision rounds on the way to a score: the ``product``, which is then scaled; the
+            scaled ``queries`` and the product (OPT); or ``nothing``, for the product is made in float32 (GPT-Neo).
         attn_softcap: scores go through ``cap * tanh(scores / cap)``; None for most models.
         windows: for each layer how many keys, itself included, a query may look back on; None sees all.
         rotary_kinds: for each layer which row of the inverse frequencies it turns by; None where there is one.
@@ -74,6 +76,7 @@ class ModelConfig:
         parallel: attention and MLP read the same residual stream.
         shared_norm: in a parallel block, they read it through one norm.
         post_norms: what attention and MLP write is normalised before it is added.
+        layer_scale: each number that attention and MLP write has a learned factor (DINOv2).
         embed_scale: factor on the token embedding.
         unembed_bias: bias on the logits.
         logit_softcap: as ``attn_softcap``, on the logits.
@@ -123,6 +126,7 @@ class ModelConfig:
     out_bias: bool = False
     mlp_bias: bool = False
     tied: bool = True
+    attn_rounding: Literal["product", "queries", "nothing"] = "product"
     attn_softcap: float | None = None
     windows: tuple[int | None, ...] | None = None
     rotary_kinds: tuple[int, ...] | None = None
@@ -146,6 +150,7 @@ class ModelConfig:
     head_act: str | None = None
     head_norm: bool = False
     labels: tuple[str, ...] | None = None
+    layer_scale: bool = False
     attention: str = "softmax"
     attention_options: tuple[tuple[str, float], ...] = ()
     attention_heads: tuple[tuple[int, int], ...] | None = None

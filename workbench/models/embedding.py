@@ -120,7 +120,9 @@ def positions_of(
             # A padded query sees itself and nothing else: no row is without a key, and none that is not real counts
             # where a mechanism sums over queries.
             itself = torch.ones(n, read + n, dtype=torch.bool, device=device).tril(read).triu(read)
-            visible = (_reach(cfg.causal, n, read, device) & real[:, None, None, :] & real[:, None, read:, None]) | itself
+            visible = (
+                _reach(cfg.causal, n, read, device) & real[:, None, None, :] & real[:, None, read:, None]
+            ) | itself
     elif read and n > 1:
         visible = _reach(cfg.causal, n, read, device)[None, None]
     if cfg.pad_token is not None and not given.is_floating_point():

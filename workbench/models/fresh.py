@@ -50,6 +50,8 @@ def _initial(
     *_, parent, last = ["", *key.split(".")]
     if parent == "learned":
         return torch.full(shape, learned[last])
+    if last == "scale":
+        return torch.ones(shape)
     if "ln" in parent or "norm" in parent:
         return torch.ones(shape) if last == "weight" else torch.zeros(shape)
     if last == "bias" or len(shape) < 2:

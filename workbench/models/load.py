@@ -123,19 +123,19 @@ def load(
             one sentence.
     """
     number, where = dtype_of(dtype), device_of(device)
-    name, folder = _find(model, progress)
-    with _quiet(bars=folder is None):
+    name, folder = locate(model, progress)
+    with quiet(bars=folder is None):
         if folder is not None and files.is_own(folder):
             made = files.read(folder, number, name)
         else:
-            hf, reader = _from_pretrained(name, folder, number)
+            hf, reader = hugging_face(name, folder, number)
             made = from_hf(hf, reader, name=name)
     if device_map is not None or max_memory is not None:
         return spread(made, device_map or "auto", max_memory=max_memory, folder=offload_folder)
     return made.to(where)
 
 
-def _from_pretrained(name: str, folder: Path | None, dtype: torch.dtype | None) -> tuple[Any, Any]:
+def hugging_face(name: str, folder: Path | None, dtype: torch.dtype | None) -> tuple[Any, Any]:
     """A Hugging Face model with every weight it should have, and its tokenizer or image processor."""
     import transformers
     from transformers import AutoConfig
@@ -183,7 +183,7 @@ def _reader(source: str, local: bool, family: Family) -> Any:
         raise ValueError(_why_not(source, Path(source) if local else None, error)) from error
 
 
-def _find(model: str | Path, progress: registry.Progress | None) -> tuple[str, Path | None]:
+def locate(model: str | Path, progress: registry.Progress | None) -> tuple[str, Path | None]:
     """(name, folder), the folder None for a hub id."""
     if isinstance(model, str) and model in registry.names():
         return model, registry.get(model, progress=progress)
@@ -228,7 +228,7 @@ def _why_not(name: str, folder: Path | None, error: Exception) -> str:
 
 
 @contextmanager
-def _quiet(bars: bool) -> Iterator[None]:
+def quiet(bars: bool) -> Iterator[None]:
     """Keep transformers' notes off the terminal while a model loads, and its bars unless there is a download."""
     from transformers.utils import logging
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from workbench.models.taps import NO_TAPS, Taps
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 class Norm(nn.Module):
     """LayerNorm or RMSNorm: ``x_hat * weight (+ bias)`` with ``x_hat = centred(x) / scale``.
@@ -23,7 +25,7 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(d_model)) if self.centred else None
 
     def _centre(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if x.dtype in (torch.float16, torch.bfloat16):
+        if x.dtype in HALF:
             x = x.float()
         centred = x - x.mean(-1, keepdim=True) if self.centred else x
         return centred, (centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
@@ -54,12 +56,13 @@ class Norm(nn.Module):
         elif tap.wants(f"{name}.hook_scale", f"{name}.hook_normalized"):
             centred, scale = self._centre(x)
             scale = tap(f"{name}.hook_scale", scale)
-            x_hat = tap(f"{name}.hook_normalized", (centred / scale).to(x.dtype))
+            # Gemma rounds after its weight only, which is in float32 then.
+            x_hat = tap(f"{name}.hook_normalized", (centred / scale).to(self.weight.dtype))
             out = x_hat * self.weight if self.bias is None else x_hat * self.weight + self.bias
             out = out.to(x.dtype)
         elif self.centred:
             out = F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
-        elif x.dtype not in (torch.float16, torch.bfloat16):
+        elif x.dtype not in HALF:
             out = F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
         elif self.weight.dtype == x.dtype:
             # Rounded before the weight and after it, as LLaMA's own norm does.

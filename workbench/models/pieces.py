@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import importlib
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 _SPACE = "▁"  # what SentencePiece writes for a space
 
@@ -83,7 +84,8 @@ def _characters(chunk: Sequence[bytes]) -> list[str]:
 @cache
 def _byte_of() -> dict[str, int]:
     """Which byte each character of a byte-level token's name stands for (GPT-2's table)."""
-    from transformers import convert_slow_tokenizer
-
-    table: dict[int, str] = cast(Any, convert_slow_tokenizer).bytes_to_unicode()
+    # Not by ``from transformers import convert_slow_tokenizer``: that name is the module or the function in it,
+    # whichever transformers happened to load first.
+    slow: Any = importlib.import_module("transformers.convert_slow_tokenizer")
+    table: dict[int, str] = slow.bytes_to_unicode()
     return {character: byte for byte, character in table.items()}

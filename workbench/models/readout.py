@@ -30,10 +30,13 @@ class Head(nn.Module):
         return post if self.ln is None else self.ln(post, tap, "head.ln")
 
 
-def pooled(x: Float[Tensor, "batch pos d_model"], cfg: ModelConfig) -> Tensor:
-    """What the head reads: [batch, pos, d_model], or one vector [batch, d_pooled] for each example."""
+def pooled(x: Float[Tensor, "batch pos d_model"], cfg: ModelConfig, mask: Tensor | None = None) -> Tensor:
+    """What the head reads: [batch, pos, d_model], or one vector [batch, d_pooled] for each example.
+
+    The first position is the first that is real by ``mask`` [batch, pos].
+    """
     if cfg.pooling == "first":
-        return x[:, 0]
+        return x[:, 0] if mask is None else x[torch.arange(len(x), device=x.device), mask.long().argmax(1).to(x.device)]
     if cfg.pooling == "first-two":
         return x[:, :2].flatten(1)
     if cfg.pooling == "first-and-mean":

@@ -233,7 +233,7 @@ class Transformer(Weights):
             if past is not None:
                 past.cut(read)
             raise
-        return resid if stop_at_layer is not None else self.logits(resid, tap, logits_at)
+        return resid if stop_at_layer is not None else self.logits(resid, tap, logits_at, attention_mask)
 
     @property
     def needs_whole_text(self) -> bool:
@@ -253,8 +253,13 @@ class Transformer(Weights):
             return embed_image(self, tokens, tap)
         return embed_tokens(self, tokens, ids, types, tap)
 
-    def logits(self, resid: Tensor, tap: Taps = NO_TAPS, at: Tensor | None = None) -> Logits:
-        """What a residual stream gives: final norm, pooling, head; at all positions or at one of each example."""
+    def logits(
+        self, resid: Tensor, tap: Taps = NO_TAPS, at: Tensor | None = None, mask: Tensor | None = None
+    ) -> Logits:
+        """What a residual stream gives: final norm, pooling, head; at all positions or at one of each example.
+
+        A classifier of text reads the first position that is real by ``mask`` [batch, pos].
+        """
         if at is not None:
             if self.cfg.pooling != "none":
                 raise ValueError(f"{self.name} gives one answer for each example; leave logits_at out.")
@@ -263,7 +268,7 @@ class Transformer(Weights):
         if self.cfg.head == "none":
             return normed
         if self.cfg.pooling != "none":
-            normed = tap("hook_pooled", pooled(normed, self.cfg))
+            normed = tap("hook_pooled", pooled(normed, self.cfg, mask))
         return tap("hook_unembed", self.unembed(normed, tap))
 
     def unembed(self, normed: Tensor, tap: Taps = NO_TAPS) -> Logits:

@@ -99,6 +99,8 @@ def folded(model: Transformer, *, norms: bool = True, centre: bool = False, valu
         )
     weights = {name: tensor.clone() for name, tensor in model.weights().items()}
     changes: dict[str, Any] = {"tied": False}
+    if cfg.layer_scale:
+        changes |= _fold_scales(model, weights)
     if norms and cfg.norm != "none":
         changes |= _fold_norms(model, weights)
     if centre:
@@ -130,6 +132,17 @@ def _fold_norms(model: Transformer, weights: dict[str, Tensor]) -> dict[str, Any
     return changes
 
 
+def _fold_scales(model: Transformer, weights: dict[str, Tensor]) -> dict[str, Any]:
+    """Layer scale into the matrices that write."""
+    for layer in range(model.cfg.n_layers):
+        for part, writer in (("attn", "attn.o"), ("mlp", "mlp.out")):
+            scale = weights.pop(f"blocks.{layer}.{part}.scale")
+            for kind in ("weight", "bias"):
+                if (name := f"blocks.{layer}.{writer}.{kind}") in weights:
+                    weights[name] = weights[name] * (scale[:, None] if kind == "weight" else scale)
+    return {"layer_scale": False}
+
+
 def _into(weights: dict[str, Tensor], norm: str, readers: Sequence[str]) -> None:
     """One norm's weight and bias into the matrices ``readers``; what stays is the identity."""
     gain, shift = weights[f"{norm}.weight"], weights.get(f"{norm}.bias")
@@ -139,7 +152,7 @@ def _into(weights: dict[str, Tensor], norm: str, readers: Sequence[str]) -> None
             moved = matrix @ shift
             before = weights.get(f"{reader}.bias")
             weights[f"{reader}.bias"] = moved if before is None else before + moved
-        weights[f"{reader}.weight"] = matrix * gain
+        weights[f"{reader}.weight"] = (matrix * gain).to(matrix.dtype)  # Gemma's gain has more digits
     weights[f"{norm}.weight"] = torch.ones_like(gain)
     if shift is not None:
         weights[f"{norm}.bias"] = torch.zeros_like(shift)

@@ -93,8 +93,11 @@ class Weights(nn.Module):
 
     @property
     def b_O(self) -> Float[Tensor, "layer d_model"]:
-        """Biases of the attention outputs; zeros where there are none."""
-        return torch.stack([_bias(block.attn.o) for block in self.blocks])
+        """What attention adds beside its heads; zeros where that is nothing."""
+        biases = [block.attn.b_O for block in self.blocks]
+        return torch.stack(
+            [self.blocks[0].attn.o.weight.new_zeros(self.cfg.d_model) if bias is None else bias for bias in biases]
+        )
 
     @property
     def W_in(self) -> Float[Tensor, "layer d_model d_mlp"]:
@@ -104,7 +107,8 @@ class Weights(nn.Module):
     @property
     def W_out(self) -> Float[Tensor, "layer d_mlp d_model"]:
         """Weights out of the MLPs' neurons."""
-        return torch.stack([block.mlp.out.weight.T for block in self.blocks if block.mlp is not None])
+        mlps = [block.mlp for block in self.blocks if block.mlp is not None]
+        return torch.stack([m.out.weight.T if m.scale is None else m.out.weight.T * m.scale for m in mlps])
 
     def _head_biases(self, part: str) -> Tensor:
         found = []
@@ -134,7 +138,3 @@ class Weights(nn.Module):
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
-
-
-def _bias(linear: nn.Linear) -> Tensor:
-    return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias

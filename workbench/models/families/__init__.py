@@ -161,7 +161,7 @@ def family_of(model_type: str) -> Family:
     known = ", ".join(name for family in FAMILIES for name in family.model_types)
     raise ValueError(
         f"Models of the type '{model_type}' are not supported yet; supported are {known}. "
-        "ARCHITECTURE.md says how to add a family."
+        "docs/families.md says how to add a family."
     )
 
 

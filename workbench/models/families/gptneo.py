@@ -40,6 +40,7 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
         gated_mlp=False,
         positions="learned",
         attn_scale=1.0,
+        attn_rounding="nothing",
         attn_bias=False,
         out_bias=True,
         mlp_bias=True,

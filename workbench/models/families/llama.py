@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from workbench.models.config import ModelConfig
@@ -84,10 +85,13 @@ def refuse_varying_rotary(kind: str) -> None:
 
 
 def weights(hf: Any, norms: Mapping[str, str], shift: float = 0.0) -> dict[str, Tensor]:
-    """Weights by our names; ``shift`` is added to those of the norms, for models that keep them less one."""
+    """Weights by our names; ``shift`` is added to those of the norms, for models that keep them less one.
+
+    Shifted ones are in float32 where the others are in half precision, which has fewer digits near 1 than near 0.
+    """
 
     def gain(weight: Tensor) -> Tensor:
-        return weight + shift if shift else weight
+        return weight.to(torch.promote_types(weight.dtype, torch.float32)) + shift if shift else weight
 
     found = {
         "embed.weight": hf.model.embed_tokens.weight,

@@ -48,6 +48,7 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
         gated_mlp=False,
         positions="learned",
         attn_scale=(c.hidden_size // c.num_attention_heads) ** -0.5,
+        attn_rounding="queries",
         attn_bias=c.enable_bias,
         out_bias=c.enable_bias,
         mlp_bias=c.enable_bias,

@@ -42,11 +42,7 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 
 def adapt_dino(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Configuration and weights of a ``Dinov2Model``, with registers or without, or of one that classifies images.
-
-    Its layer scale is folded into what attention and MLP write with, so that a head's output is what it adds to the
-    residual stream.
-    """
+    """Configuration and weights of a ``Dinov2Model``, with registers or without, or of one that classifies images."""
     c, body = hf.config, getattr(hf, hf.base_model_prefix, hf)
     e, layers = body.embeddings, body.encoder.layer
     registers = int(getattr(c, "num_register_tokens", 0))
@@ -59,16 +55,15 @@ def adapt_dino(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
     parts |= _GATED if c.use_swiglu_ffn else {}
     found = of_blocks(layers, parts)
     for layer, block in enumerate(layers):
-        for part, scale in (("attn.o", block.layer_scale1), ("mlp.out", block.layer_scale2)):
-            for kind in ("weight", "bias"):
-                name = f"blocks.{layer}.{part}.{kind}"
-                found[name] = found[name] * (scale.lambda1[:, None] if kind == "weight" else scale.lambda1)
+        found[f"blocks.{layer}.attn.scale"] = block.layer_scale1.lambda1
+        found[f"blocks.{layer}.mlp.scale"] = block.layer_scale2.lambda1
     cfg = ModelConfig(
         **_sizes(c),
         d_mlp=found["blocks.0.mlp.out.weight"].shape[1],
         image=_image(c, tuple(tokens), "bicubic-antialias" if registers else "bicubic"),
         act_fn="silu" if c.use_swiglu_ffn else c.hidden_act,
         gated_mlp=c.use_swiglu_ffn,
+        layer_scale=True,
         **_head(hf, "first-and-mean"),
     )
     return cfg, found | _embedding(body, tokens, table) | _classifier(hf)
