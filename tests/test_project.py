@@ -18,9 +18,9 @@ from nbclient import NotebookClient
 from typer.main import get_command
 
 import workbench
-from tests import micro
 from workbench import cli
 from workbench.models import from_hf
+from workbench.models.families.samples import SAMPLES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = [*(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
@@ -247,10 +247,10 @@ def test_the_command_line_page_has_a_section_for_each_command_and_names_its_opti
 
 
 def test_every_activation_that_the_models_page_names_exists() -> None:
-    names = {name for kind in [*micro.KINDS, *micro.OTHERS] for name in from_hf(micro.hugging_face(kind)).hook_names}
+    names = {name for sample in SAMPLES for name in from_hf(sample.model()).hook_names}
     names |= {"blocks.0.mlp.hook_mid"}  # only in models of TransformerLens's format, see test_transformer_lens.py
     page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    told = re.findall(r"`((?:blocks|ln|hook_)[\w.{}]*)`", page[page.index("## Names") :])
+    told = re.findall(r"`((?:blocks|ln|hook_|head|embed)[\w.{}]*)`", page[page.index("## Names") :])
     assert len(told) > 25
     for name in told:
         assert any(real.endswith(name.replace("{l}", "0")) for real in names), name

@@ -35,9 +35,7 @@ def test_any_way_of_cutting_a_text_into_calls_gives_the_same_logits_and_activati
         part, kept = model.run_with_cache(tokens[:, begin:end], names, past=past)
         torch.testing.assert_close(part, whole[:, begin:end], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(kept["resid_post", 1], cache["resid_post", 1][:, begin:end], atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(
-            kept["pattern", 1], cache["pattern", 1][:, :, begin:end, :end], atol=1e-5, rtol=1e-4
-        )
+        torch.testing.assert_close(kept["pattern", 1], cache["pattern", 1][:, :, begin:end, :end], atol=1e-5, rtol=1e-4)
         begin = end
     assert len(past) == 11
 

@@ -27,9 +27,7 @@ def vision() -> Transformer:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    rows=st.integers(1, 4), columns=st.integers(1, 4), h=st.integers(1, 4), w=st.integers(1, 4), c=st.integers(1, 3)
-)
+@given(rows=st.integers(1, 4), columns=st.integers(1, 4), h=st.integers(1, 4), w=st.integers(1, 4), c=st.integers(1, 3))
 def test_patches_put_together_are_the_image(rows: int, columns: int, h: int, w: int, c: int) -> None:
     images = Images(ImageConfig(rows * h, columns * w, c, h, w))
     pixels = torch.randn(2, c, rows * h, columns * w)

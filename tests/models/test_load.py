@@ -83,9 +83,7 @@ def test_a_checkpoint_with_heads_that_are_not_asked_for_loads_without_them(tmp_p
     model = load(tmp_path)
     with torch.no_grad():
         expected = hf.eval()(TOKENS).prediction_logits
-    torch.testing.assert_close(
-        model(TOKENS, attention_mask=torch.ones_like(TOKENS)), expected, atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(model(TOKENS, attention_mask=torch.ones_like(TOKENS)), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_every_tensor_that_does_not_fit_is_named_once(tmp_path: Path) -> None:
@@ -96,7 +94,7 @@ def test_every_tensor_that_does_not_fit_is_named_once(tmp_path: Path) -> None:
     tensors["model.layers.7.extra"] = torch.zeros(1)
     del tensors["model.layers.1.self_attn.q_proj.weight"], tensors["model.norm.weight"]
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="do not fit its config.json") as caught:
+    with pytest.raises(ValueError, match=r"do not fit its config\.json") as caught:
         load(folder)
     said = str(caught.value)
     for name in ("model.layers.1.self_attn.q_proj.weight", "model.norm.weight", "model.layers.7.extra"):
@@ -110,7 +108,7 @@ def test_a_class_that_is_not_supported_is_named_with_those_that_are() -> None:
     with pytest.raises(ValueError, match="LlamaModel is not supported; of LLaMA, SmolLM these are: LlamaForCausalLM"):
         from_hf(body)
     answering = transformers.BertForQuestionAnswering(transformers.BertConfig(**TEXT))
-    with pytest.raises(ValueError, match="BertForQuestionAnswering is not supported; .*BertForMaskedLM"):
+    with pytest.raises(ValueError, match=r"BertForQuestionAnswering is not supported; .*BertForMaskedLM"):
         from_hf(answering)
 
 
@@ -118,6 +116,16 @@ def test_an_activation_that_is_not_supported_is_named() -> None:
     hf = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TEXT, hidden_act="mish"))
     with pytest.raises(ValueError, match="activation 'mish' is not supported; supported are relu"):
         from_hf(hf)
+
+
+@pytest.mark.parametrize("options", [{"do_layer_norm_before": False}, {"layer_norm_elementwise_affine": False}])
+def test_options_that_the_block_cannot_follow_are_refused(options: dict[str, Any]) -> None:
+    config = transformers.OPTConfig(
+        vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, **options
+    )
+    config.word_embed_proj_dim = 32
+    with pytest.raises(ValueError, match="OPT models .* are not supported"):
+        from_hf(transformers.OPTForCausalLM(config))
 
 
 def test_characters_that_are_split_into_bytes_are_shown_whole(model: Any) -> None:

@@ -32,6 +32,8 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
     c, body = hf.config, hf.model.decoder
     if not c.do_layer_norm_before or c.word_embed_proj_dim != c.hidden_size:
         raise ValueError("OPT models with norms after the sublayers or projected embeddings (350m) are not supported.")
+    if body.final_layer_norm is None or not c.layer_norm_elementwise_affine:
+        raise ValueError("OPT models without a final norm, or whose norms have no weights, are not supported.")
     cfg = ModelConfig(
         family="opt",
         n_layers=c.num_hidden_layers,
