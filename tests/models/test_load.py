@@ -124,7 +124,7 @@ def test_options_that_the_block_cannot_follow_are_refused(options: dict[str, Any
         vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, **options
     )
     config.word_embed_proj_dim = 32
-    with pytest.raises(ValueError, match="OPT models .* are not supported"):
+    with pytest.raises(ValueError, match=r"OPT models .* are not supported"):
         from_hf(transformers.OPTForCausalLM(config))
 
 
