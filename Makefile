@@ -23,7 +23,7 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 NO_CHROMIUM = No Chromium found, so the browser tests are left out. To run them: apt-get install chromium \
 	(Debian), or say where it is: make test CHROMIUM=/path/to/chromium
 
-.PHONY: help app test lint bench notebooks docs clean model
+.PHONY: help app test lint bench notebooks zoo docs clean model
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make bench      time the workbench against its peers; JSON goes to benchmarks/results"
 	@echo "make notebooks  run the notebooks"
+	@echo "make zoo        train the bundled models again; they replace those in workbench/models/zoo"
 	@echo "make docs       build the documentation into build/docs"
 	@echo "make clean      delete caches and what was built; .venv stays"
 
@@ -61,6 +62,10 @@ notebooks: $(INSTALLED) model
 	@for file in notebooks/*.ipynb; do \
 		echo "== $$file"; $(BIN)/jupyter-execute --timeout=900 "$$file" $(ARGS) || exit 1; \
 	done
+
+# One thread, whatever the machine has: sums come out alike then. About ten minutes.
+zoo: $(INSTALLED)
+	$(BIN)/python -m workbench.models.zoo $(ARGS)
 
 docs: $(DOCS_INSTALLED)
 	$(BIN)/python -m mkdocs build --quiet --strict --site-dir build/docs

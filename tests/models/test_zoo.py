@@ -366,6 +366,19 @@ def test_what_is_written_is_complete_and_replaces_what_was_there(tmp_path: Path)
     assert load(tmp_path / record.key, device="cpu").cfg == record.config
 
 
+def test_the_command_writes_the_same_weights_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("workbench.models.zoo.__main__.find", shortened)
+    for out in ("a", "b"):
+        assert main(["digits-vit", "induction-2l", "--out", str(tmp_path / out)]) == 0
+    said = capsys.readouterr().out
+    assert (
+        re.findall(r"^(\S+): accuracy 0\.\d{4}, .* bytes in", said, re.MULTILINE) == ["digits-vit", "induction-2l"] * 2
+    )
+    for key in ("digits-vit", "induction-2l"):
+        first, second = (tmp_path / out / key / "model.safetensors" for out in ("a", "b"))
+        assert first.read_bytes() == second.read_bytes()
+
+
 def test_a_model_below_the_bar_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     record = dataclasses.replace(shortened("induction-2l"), least={"accuracy": 0.95})
     with pytest.raises(BelowBarError, match=r"^induction-2l is not good enough .* must be 0\.95"):

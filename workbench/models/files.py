@@ -88,7 +88,7 @@ def _reader(folder: Path, cfg: ModelConfig) -> Any:
 
         processors: Any = AutoImageProcessor
 
-        return processors.from_pretrained(folder, local_files_only=True)
+        return processors.from_pretrained(folder, local_files_only=True, backend="pil")
     if not (folder / "tokenizer.json").is_file():
         return None
     from transformers import PreTrainedTokenizerFast

@@ -174,7 +174,7 @@ def _reader(source: str, local: bool, family: Family) -> Any:
 
     if family.kind == "vision":
         try:
-            return processors.from_pretrained(source, local_files_only=local)
+            return processors.from_pretrained(source, local_files_only=local, backend="pil")
         except (OSError, ValueError):
             return None
     try:

@@ -14,12 +14,23 @@ Later calls look at file sizes only and return within milliseconds.
 
 from workbench.models.registry.convert import dequantise
 from workbench.models.registry.folders import MANIFEST, cache_folder, get, installed
-from workbench.models.registry.records import MODELS, ZOO, ModelFetchError, NamedModel, Progress, Wheel, find, names
+from workbench.models.registry.records import (
+    MODELS,
+    ZOO,
+    Kind,
+    ModelFetchError,
+    NamedModel,
+    Progress,
+    Wheel,
+    find,
+    names,
+)
 
 __all__ = [
     "MANIFEST",
     "MODELS",
     "ZOO",
+    "Kind",
     "ModelFetchError",
     "NamedModel",
     "Progress",

