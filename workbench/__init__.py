@@ -60,7 +60,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # Modules that are used as they are: wb.figures.circuit_graph(...), wb.export.to_svg(...).
-_MODULES = ("export", "figures", "models", "views")
+_MODULES = ("export", "figures", "inspection", "models", "views")
 
 __all__ = [
     "Circuit",
@@ -81,6 +81,7 @@ __all__ = [
     "fresh",
     "from_hf",
     "from_transformer_lens",
+    "inspection",
     "load",
     "methods",
     "models",

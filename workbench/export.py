@@ -30,9 +30,10 @@ from workbench.models.lookup import pick
 
 MOST_PIXELS = 100_000_000
 
-# No request of any kind may leave the page; its own style and script are inline.
+# No request of any kind may leave the page; its own style, script and images are inline.
 _POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'"
 )
 
 
@@ -60,7 +61,7 @@ class Format:
         title: what a menu shows.
         extension: of the file, with the dot.
         mime: media type.
-        needs: which part of the exportable it is made from.
+        needs: which part of the exportable it is made from; ``data`` is the circuit if there is one, else the record.
         make: ``(figure or circuit, meta) -> the file``.
     """
 
@@ -68,7 +69,7 @@ class Format:
     title: str
     extension: str
     mime: str
-    needs: Literal["figure", "circuit"]
+    needs: Literal["figure", "circuit", "data"]
     make: Callable[[Any, Mapping[str, Any]], bytes | str]
 
 
@@ -84,7 +85,7 @@ def export(bundle: Exportable, format: str) -> bytes:
     """
     record = pick(FORMATS, format, "format")
     source = bundle.figure if record.needs == "figure" else bundle.circuit
-    if source is None:
+    if source is None and record.needs != "data":
         *others, last = (other.key for other in FORMATS if other.needs != record.needs)
         raise ValueError(f"There is no {record.needs} to write as {format}; choose {', '.join(others)} or {last}.")
     made = record.make(source, bundle.meta)
@@ -233,6 +234,13 @@ def _variables(colours: Mapping[str, str]) -> str:
     return " ".join(f"--wb-{name}: {colour};" for name, colour in colours.items())
 
 
+def data_json(circuit: Circuit | None, meta: Mapping[str, Any]) -> str:
+    """The circuit as JSON, see :func:`circuit_json`; of what is none the record: what was asked, and the numbers."""
+    if circuit is not None:
+        return circuit_json(circuit, meta)
+    return json.dumps(_plain(dict(meta)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def circuit_json(circuit: Circuit, meta: Mapping[str, Any] | None = None) -> str:
     """The circuit as JSON: the graph's sizes, the edges (strongest first), and where they came from."""
     edges = [{key: value for key, value in edge.items() if value is not None} for edge in _edges(circuit)]
@@ -332,7 +340,7 @@ FORMATS: list[Format] = [
     Format("png", "PNG picture", ".png", "image/png", "figure", lambda figure, _: to_png(figure)),
     Format("pdf", "PDF page", ".pdf", "application/pdf", "figure", lambda figure, _: to_pdf(figure)),
     Format("html", "HTML page, works offline", ".html", "text/html", "figure", lambda figure, _: to_html(figure)),
-    Format("json", "JSON data", ".json", "application/json", "circuit", circuit_json),
+    Format("json", "JSON data", ".json", "application/json", "data", data_json),
     Format(
         "graphml",
         "GraphML (Gephi, Cytoscape, networkx)",

@@ -7,11 +7,21 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from workbench.export import Exportable
-from workbench.figures import attention_pattern, circuit_graph, faithfulness_curve, head_grid
+from workbench.figures import (
+    Picture,
+    attention_pair,
+    attention_pattern,
+    circuit_graph,
+    faithfulness_curve,
+    head_grid,
+    patch_attention,
+    patch_grid,
+)
 from workbench.runs import Run
 
 if TYPE_CHECKING:
     from workbench.circuits import Circuit, Evaluation
+    from workbench.inspection import Comparison, Look
     from workbench.models import Transformer
 
 
@@ -115,3 +125,109 @@ def attention_view(
         figure = attention_pattern(pattern, tokens, caption=caption, layer=layer, head=head, mute_first=mute_first)
         data["pattern"] = pattern.tolist()
     return Exportable(None, figure, origin(run) | {"attention": data})
+
+
+# -- one input in a model, and in the same model with another attention mechanism ------------------------------
+
+
+def layer_view(
+    found: Comparison,
+    layer: int,
+    *,
+    selected: int | None = None,
+    query: int = 0,
+    mute_first: bool = False,
+    after: bool = True,
+) -> Exportable:
+    """All heads of a layer as small multiples.
+
+    Args:
+        found: what was run.
+        layer: from 0.
+        selected: the head to outline.
+        query: for an image, the position whose attention is shown.
+        mute_first: leave the first token (for an image, all before the patches) out of the colour scale.
+        after: show the changed model, where there is one.
+
+    Raises:
+        ValueError: there is no such layer or query.
+    """
+    shown = found.after if after and found.after is not None else found.before
+    _check_place(found.before, layer, selected)
+    patterns, caption = shown.patterns[layer], _caption(found, shown is found.after)
+    if found.image is None or found.grid is None:
+        figure = head_grid(
+            patterns,
+            shown.names,
+            caption=caption,
+            layer=layer,
+            mute_first=mute_first,
+            causal=shown.causal,
+            selected=selected,
+        )
+    else:
+        picture = Picture(found.image, found.grid, found.prefix)
+        figure = patch_grid(
+            picture,
+            patterns,
+            query=query,
+            caption=caption,
+            layer=layer,
+            mute_prefix=mute_first,
+            selected=selected,
+        )
+    return Exportable(None, figure, found.to_json() | {"layer": layer, "patterns": patterns.tolist()})
+
+
+def swap_view(
+    found: Comparison, layer: int, head: int | None, *, query: int = 0, mute_first: bool = False
+) -> Exportable:
+    """One head large, before and after side by side on one scale; for an image, over its patches.
+
+    Args:
+        found: what was run; without a swap there is one panel.
+        layer: from 0.
+        head: from 0; None for the mean of the layer's heads.
+        query: for an image, the position whose attention is shown.
+        mute_first: as in :func:`layer_view`.
+
+    Raises:
+        ValueError: there is no such head or query.
+    """
+    _check_place(found.before, layer, head)
+    looks = {"before" if found.after is not None else "attention": found.before}
+    if found.after is not None:
+        looks[f"after: {found.swap}"] = found.after
+    patterns = {
+        name: one.patterns[layer].mean(0) if head is None else one.patterns[layer, head] for name, one in looks.items()
+    }
+    data = {"layer": layer, "head": head, "patterns": {name: one.tolist() for name, one in patterns.items()}}
+    place: dict[str, Any] = {"caption": _caption(found, False), "layer": layer, "head": head}
+    if found.image is not None and found.grid is not None:
+        picture = Picture(found.image, found.grid, found.prefix)
+        figure = patch_attention(picture, list(patterns.items()), query=query, mute_prefix=mute_first, **place)
+    else:
+        names, *shown = tuple(patterns), *patterns.values()
+        place |= {"mute_first": mute_first, "causal": found.before.causal}
+        tokens = found.before.names
+        if len(shown) == 1:
+            figure = attention_pattern(shown[0], tokens, **place)
+        else:
+            figure = attention_pair(shown[0], shown[1], tokens, names=(names[0], names[1]), **place)
+    return Exportable(None, figure, found.to_json() | data)
+
+
+def _check_place(look: Look, layer: int, head: int | None) -> None:
+    layers, heads = look.patterns.shape[:2]
+    if not 0 <= layer < layers or (head is not None and not 0 <= head < heads):
+        raise ValueError(
+            f"There is no {'layer' if head is None else 'head'} {layer}{'' if head is None else f'.{head}'}: "
+            f"the model has layers 0 to {layers - 1} and heads 0 to {heads - 1}."
+        )
+
+
+def _caption(found: Comparison, is_swapped: bool) -> str:
+    """Model, input and mechanism, in one line."""
+    subject = found.subject if len(found.subject) <= 120 else f"{found.subject[:119]}…"
+    parts = [found.model, f"“{subject}”" if found.image is None else subject]
+    return " · ".join([*parts, *([found.swap] if is_swapped else [])]) + "."

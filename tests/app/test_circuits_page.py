@@ -32,7 +32,7 @@ def run(store: RunStore, model: Transformer, micro_folder: Path) -> Run:
 @pytest.fixture
 def only_micro(monkeypatch: pytest.MonkeyPatch, model: Transformer) -> None:
     """The page offers the micro model alone: AppTest cannot type a folder into the list, the browser test does."""
-    monkeypatch.setattr(registry, "names", lambda: ["micro"])
+    monkeypatch.setattr(registry, "names", lambda *_: ["micro"])
     monkeypatch.setattr(state, "model", lambda name: model)
 
 

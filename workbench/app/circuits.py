@@ -50,7 +50,7 @@ def _ask() -> jobs.Request:
     """What is asked, in the order in which a person thinks of it; every choice lives in the address."""
     model = st.selectbox(
         "Model",
-        registry.names(),
+        registry.names("decoder"),  # what the tasks ask: which word comes next
         key="model",
         bind="query-params",
         accept_new_options=True,
@@ -250,20 +250,8 @@ def _result(run: Run) -> None:
     picture, side = st.columns([3, 2], gap="medium")
     assert view.figure is not None
     assert view.circuit is not None
-    node = _selected(f"graph-{run.id}")
+    node = state.selected(f"graph-{run.id}", "node")
     with picture:
         show(view.figure, f"graph-{run.id}", node)
     with side:
         detail.show(run, view, node)
-
-
-def _selected(graph: str) -> str | None:
-    """The selected node or edge: what was just clicked in the graph, else what the address says.
-
-    Read before the graph is drawn, so that the graph lifts what was clicked now and not before.
-    """
-    clicked = state.clicked(graph)
-    if clicked != st.session_state.get(f"seen-{graph}"):
-        st.session_state[f"seen-{graph}"] = clicked
-        state.set_parameter("node", clicked)
-    return state.parameter("node")

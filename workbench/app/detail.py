@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import streamlit as st
 
 from workbench import jobs
 from workbench.app import state
+from workbench.app.downloads import downloads
 from workbench.app.figure import show as show_figure
 from workbench.circuits import Circuit
 from workbench.circuits.graph import head_of, node_of
-from workbench.export import FORMATS, Exportable, export
+from workbench.export import Exportable
 from workbench.figures import faithfulness_plot
 from workbench.models import Transformer
 from workbench.runs import Run
@@ -33,7 +33,7 @@ def show(run: Run, view: Exportable, node: str | None) -> None:
     _faithfulness(run)
     if run.curve is not None:
         files["Faithfulness curve"] = curve_view(run)
-    _downloads(run, files)
+    downloads(files, run.id)
 
 
 def _selected(run: Run, circuit: Circuit, node: str) -> Exportable | None:
@@ -139,34 +139,5 @@ def _faithfulness(run: Run) -> None:
         )
 
 
-def _formats() -> str:
-    return "; ".join(f"{f.key.upper()}: {f.title}" for f in FORMATS) + "."
-
-
 def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3g}"
-
-
-def _downloads(run: Run, files: dict[str, Exportable]) -> None:
-    """The pictures and the data as files."""
-    st.subheader("Download")
-    row = st.columns([2, 1, 1], vertical_alignment="bottom")
-    what = row[0].selectbox("What", list(files), key="download-what")
-    bundle = files[what]
-    usable = [f for f in FORMATS if f.needs == "figure" or bundle.circuit is not None]
-    chosen = row[1].selectbox(
-        "Format", usable, key=f"download-format-{what}", format_func=lambda f: f.key.upper(), help=_formats()
-    )
-    suffix = "" if bundle.circuit is not None else f"-{what.split()[0].lower()}"
-
-    def data() -> Any:
-        return export(bundle, chosen.key)
-
-    row[2].download_button(
-        "Download",
-        data,
-        file_name=f"{run.id}{suffix}{chosen.extension}",
-        mime=chosen.mime,
-        width="stretch",
-        on_click="ignore",
-    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from workbench.app import circuits
+from workbench.app import circuits, model
 
 
 def main() -> None:
@@ -15,7 +15,10 @@ def main() -> None:
     icon = Path(__file__).with_name("icon.png")
     st.set_page_config(page_title="workbench", page_icon=str(icon), layout="wide")
     st.html("<style>.stMainBlockContainer { padding: 2.5rem 2rem 3rem; }</style>")  # pictures need the room
-    pages = [st.Page(circuits.page, title="Circuits", icon=":material/hub:", url_path="circuits", default=True)]
+    pages = [
+        st.Page(circuits.page, title="Circuits", icon=":material/hub:", url_path="circuits", default=True),
+        st.Page(model.page, title="Model", icon=":material/deployed_code:", url_path="model"),
+    ]
     st.navigation(pages).run()
 
 

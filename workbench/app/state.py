@@ -42,6 +42,18 @@ def clicked(figure: str) -> str | None:
     return str(selected["id"]) if selected.get("id") else None
 
 
+def selected(figure: str, name: str) -> str | None:
+    """What is selected: what was just clicked in a figure, else what the address says under ``name``.
+
+    Read before the figure is drawn, so that it lifts what was clicked now and not before.
+    """
+    click = clicked(figure)
+    if click != st.session_state.get(f"seen-{figure}"):
+        st.session_state[f"seen-{figure}"] = click
+        set_parameter(name, click)
+    return parameter(name)
+
+
 def parameter(name: str) -> str | None:
     """A value in the page's address."""
     value: Any = st.query_params.get(name)
@@ -72,3 +84,46 @@ def choice(label: str, titles: Mapping[str, str], key: str, help: str | None = N
     chosen: str = st.selectbox(label, list(titles), key=key, format_func=lambda option: titles[option], help=help)
     set_parameter(key, chosen)
     return chosen
+
+
+def whole_number(label: str, most: int, key: str, *, default: int = 0, help: str | None = None) -> int:
+    """A whole number from 0 to ``most`` that stands in the address; a slider where there are few.
+
+    Args:
+        label: of the widget.
+        most: the greatest; where it is 0 there is nothing to choose and no widget.
+        key: of the address.
+        default: where the address says nothing.
+        help: one sentence behind the question mark.
+    """
+    if most <= 0:
+        return 0
+    widget = f"{key}-{most}"  # another range is another widget: Streamlit refuses a value outside
+    if widget not in st.session_state:
+        given = parameter(key) or ""
+        st.session_state[widget] = min(int(given) if given.isdecimal() and len(given) < 9 else default, most)
+    make: Any = st.slider if most < 100 else st.number_input
+    chosen = int(make(label, min_value=0, max_value=most, step=1, key=widget, help=help))
+    set_parameter(key, None if chosen == default else str(chosen))
+    return chosen
+
+
+def written(label: str, example: str, key: str, help: str | None = None) -> str:
+    """A text that stands in the address; it starts as an example, and follows the example until somebody writes.
+
+    Args:
+        label: of the widget.
+        example: what stands there at first.
+        key: of the widget and of the address.
+        help: one sentence behind the question mark.
+    """
+    before = st.session_state.get(f"{key}-example")
+    if key not in st.session_state:
+        st.session_state[key] = parameter(key) or example
+    elif before is not None and st.session_state[key] == before:
+        st.session_state[key] = example
+    st.session_state[f"{key}-example"] = example
+    text: str = st.text_area(label, key=key, help=help)
+    # Browsers and servers cut long addresses off.
+    set_parameter(key, text if text != example and len(text) <= 1500 else None)
+    return text

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli import discovery, keep, library
+from workbench.cli import discovery, keep, library, models
 from workbench.cli.console import INTERRUPTED, InterruptionError, complain, say
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(library.app)
-app.add_typer(library.models, name="models")
+app.add_typer(models.models, name="models")
 app.command()(library.tasks)
 app.command()(library.methods)
 app.command()(discovery.discover)

@@ -129,6 +129,19 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+def head_named(text: str) -> tuple[int, int]:
+    """Layer and head out of ``9.6`` or ``a9.h6``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    layer, _, head = text.lower().removeprefix("a").partition(".")
+    head = head.removeprefix("h")
+    if not (layer.isdecimal() and head.isdecimal()):
+        raise ValueError(f"'{text}' is not a head; write layer.head, such as 9.6.")
+    return int(layer), int(head)
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number for people; a dash where there is none."""
     return "–" if value is None or value != value else f"{value:,.{digits}f}"

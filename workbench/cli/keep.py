@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from workbench.cli.console import (
     AsJson,
     Store,
     complain,
+    head_named,
     number,
     print_facts,
     print_json,
@@ -57,17 +57,17 @@ def export(
         files.export(files.Exportable(), key)  # says what is wrong and what is close
     if figure not in FIGURES:
         raise ValueError(f"Unknown figure '{figure}'; choose one of {', '.join(FIGURES)}.")
-    if figure != "circuit" and kinds[key].needs == "circuit" and key != "json":
+    if figure != "circuit" and kinds[key].needs == "circuit":
         raise ValueError(f"Only a circuit can be written as {key}; choose another --format for the {figure}.")
     found = RunStore(store).open(run)
     path = out or Path(f"{found.id}{'' if figure == 'circuit' else '-' + figure}{kinds[key].extension}")
     if path.is_dir():
         raise ValueError(f"'{path}' is a folder; name a file, such as {path / (found.id + kinds[key].extension)}.")
     if figure == "circuit":
-        data = files.export(circuit_view(found, edges), key)
+        shown = circuit_view(found, edges)
     else:
         shown = curve_view(found) if figure == "curve" else _attention(found, head, prompt)
-        data = _data_json(shown) if key == "json" else files.export(shown, key)
+    data = files.export(shown, key)
     files.write(path, data)
     if as_json:
         print_json({"run": found.id, "file": str(path), "format": key, "figure": figure, "bytes": len(data)})
@@ -95,21 +95,12 @@ def _place(head: str | None, run: Run) -> tuple[int, int]:
     """
     if head is None:
         raise ValueError("Say which head's attention to show, such as --head 9.6.")
-    layer, _, index = head.lower().removeprefix("a").partition(".")
-    index = index.removeprefix("h")
+    layer, index = head_named(head)
     graph = run.graph
-    if not (layer.isdecimal() and index.isdecimal()):
-        raise ValueError(f"'{head}' is not a head; write layer.head, such as 9.6.")
-    if int(layer) >= graph.n_layers or int(index) >= graph.n_heads:
+    if layer >= graph.n_layers or index >= graph.n_heads:
         size = f"layers 0 to {graph.n_layers - 1} and heads 0 to {graph.n_heads - 1}"
         raise ValueError(f"There is no head {head}: the model has {size}.")
-    return int(layer), int(index)
-
-
-def _data_json(bundle: Exportable) -> bytes:
-    from workbench.runs.files import finite
-
-    return (json.dumps(finite(bundle.meta), indent=1, ensure_ascii=False) + "\n").encode()
+    return layer, index
 
 
 @runs.callback()

@@ -1,4 +1,4 @@
-"""``workbench app``, ``models``, ``tasks`` and ``methods``: the page, and what there is to choose from."""
+"""``workbench app``, ``tasks`` and ``methods``: the page, and what there is to choose from."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from workbench.cli.console import AsJson, number, print_json, print_table, progress_bar, say
-
-models = typer.Typer(help="List the models known by name, or fetch one.", invoke_without_command=True)
 
 
 def app(
@@ -81,60 +79,6 @@ def _listen(host: str, port: int) -> None:
         if os.name == "posix":  # a port that was just left counts as free, as it does for the server
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)
-
-
-@models.callback()
-def models_default(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the models known by name, or fetch one."""
-    if context.invoked_subcommand is None:
-        models_list(as_json)
-
-
-@models.command("list")
-def models_list(as_json: AsJson = False) -> None:
-    """List the models that can be asked for by name."""
-    from workbench.models import registry
-
-    found: list[dict[str, Any]] = [
-        {
-            "key": record.key,
-            "title": record.title,
-            "description": record.description,
-            "bundled": record.bundled,
-            "installed": registry.installed(record.key),
-            "download_bytes": record.wheel.download_bytes if record.wheel else 0,
-        }
-        for record in registry.MODELS
-    ]
-    if as_json:
-        print_json(found)
-        return
-    print_table(["name", "", "MB#", "model"], [_model_row(model) for model in found])
-    say("A local folder in Hugging Face form or a hub id also serves wherever a model is asked for.")
-
-
-def _model_row(model: dict[str, Any]) -> tuple[object, ...]:
-    if model["bundled"]:
-        return (model["key"], "bundled" if model["installed"] else "to train", "", model["description"])
-    state = "fetched" if model["installed"] else "to fetch"
-    return (model["key"], state, model["download_bytes"] // 10**6, model["description"])
-
-
-@models.command("get")
-def models_get(
-    name: Annotated[str, typer.Argument(help="Name of the model, such as smollm2-135m.")],
-    force: Annotated[bool, typer.Option("--force", help="Fetch it again even if it was fetched.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Fetch a model, so that everything works offline afterwards; a bundled one is here anyway."""
-    from workbench.models import registry
-
-    with progress_bar() as bar:
-        folder = registry.get(name, progress=bar, force=force)
-    if as_json:
-        print_json({"key": name, "folder": str(folder)})
-    else:
-        say(f"{name} is in {folder}")
 
 
 def tasks(

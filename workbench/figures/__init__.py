@@ -1,20 +1,27 @@
 """Pictures of results: our own SVG from plain data. A figure never computes a result."""
 
+from workbench.figures.attention_pair import attention_pair
 from workbench.figures.attention_pattern import attention_pattern, head_grid
 from workbench.figures.circuit_graph import circuit_graph
 from workbench.figures.faithfulness import faithfulness_curve, faithfulness_plot
 from workbench.figures.figure import Figure, standalone
 from workbench.figures.interaction import interaction_js
+from workbench.figures.overlay import Picture
+from workbench.figures.patches import patch_attention, patch_grid
 from workbench.figures.svg import show_token
 
 __all__ = [
     "Figure",
+    "Picture",
+    "attention_pair",
     "attention_pattern",
     "circuit_graph",
     "faithfulness_curve",
     "faithfulness_plot",
     "head_grid",
     "interaction_js",
+    "patch_attention",
+    "patch_grid",
     "show_token",
     "standalone",
 ]

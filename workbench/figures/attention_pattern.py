@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.figures.colours import SHARE, scale, theme
+from workbench.figures.colours import SHARE, SKY, scale, theme
 from workbench.figures.figure import BODY, SMALL, Figure, bar_room, colour_bar, frame, line
 from workbench.figures.svg import Markup, cut, element, isolate, join, number, readable, text_width
 
@@ -23,7 +23,7 @@ _LEVELS = 24  # shades of a small multiple
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """A pattern as it is drawn: cells of one token each, or of blocks of tokens; rows and columns by name."""
 
     values: Float[Tensor, "rows columns"]
@@ -32,6 +32,21 @@ class _Table:
     columns: list[str]
     block: int
     top: float  # the value drawn darkest
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A drawn table: where its cells begin and end from the top, and where there is room again at the right, px."""
+
+    drawing: Markup
+    top: float
+    bottom: float
+    right: float
+
+    @property
+    def bar_height(self) -> float:
+        """Length of the colour bar beside it."""
+        return min(max(self.bottom - self.top - 12, 60.0), 150.0)
 
 
 def attention_pattern(
@@ -62,41 +77,16 @@ def attention_pattern(
     Raises:
         ValueError: the pattern is no [query, key] matrix that fits the tokens.
     """
-    values = _checked(pattern, tokens, dims=2)
-    table = _table(values, tokens, causal, mute_first, MOST_CELLS)
-    notes = _notes(table, mute_first)
+    values = check_pattern(pattern, tokens, dims=2)
+    table = make_table(values, tokens, causal, mute_first, MOST_CELLS)
+    notes = table_notes(table, mute_first)
     if title is None:
         name = f"Head {layer}.{head}" if layer is not None and head is not None else "Attention"
         title = f"{name}: {_finding(table, mute_first)}" if values.numel() else f"{name}: no tokens"
-    rows, columns = table.values.shape
-    cell = min(30.0, max(9.0, 560.0 / max(rows, columns, 1)))
-    label = min(SMALL, cell * 0.95)
-    left = 8 + max([text_width("query", SMALL), *(text_width(cut(text), label) for text in table.rows)])
-    tallest = max((text_width(cut(text), label) for text in table.columns), default=0)
-    slope = -45 if cell >= 18 else -90
-    top = 22 + tallest * (0.71 if slope == -45 else 1.0) + 4
-    spill = tallest * 0.71 if slope == -45 else 0.0
-    width, height = columns * cell, rows * cell
-    bar_x = left + width + max(26.0, spill - 6)
-    ticks = _ticks(table.top)
-    drawing = [
-        element(
-            "rect",
-            x=left,
-            y=top,
-            width=width,
-            height=height,
-            fill="none",
-            stroke=theme("faint"),
-            stroke_width=1,
-        ),
-        _cells(table, left, top, cell, mute_first),
-        _labels(table, left, top, cell, label, slope),
-        line("query", 0, top - 8, SMALL, fill=theme("muted")),
-        line("key", left, 10, SMALL, fill=theme("muted")),
-        colour_bar(SHARE, bar_x, top + 12, min(max(height - 12, 60.0), 150.0), ticks=ticks, unit=UNIT),
-    ]
-    full_width = bar_x + bar_room(ticks, UNIT)
+    panel = draw_table(table, mute_first)
+    ticks, bar_x = share_ticks(table.top), panel.right
+    bar = colour_bar(SHARE, bar_x, panel.top + 12, panel.bar_height, ticks=ticks, unit=UNIT)
+    width, height = bar_x + bar_room(ticks, UNIT), max(panel.bottom, panel.top + 80)
     data = {
         "values": values.tolist(),
         "tokens": list(tokens),
@@ -105,7 +95,7 @@ def attention_pattern(
         "block": table.block,
     }
     caption = " ".join(part for part in (caption, *notes) if part)
-    return frame(join(drawing), full_width, max(top + height, top + 80), title=title, caption=caption, data=data)
+    return frame(join([panel.drawing, bar]), width, height, title=title, caption=caption, data=data)
 
 
 def head_grid(
@@ -117,15 +107,18 @@ def head_grid(
     mute_first: bool = False,
     layer: int | None = None,
     causal: bool = True,
+    selected: int | None = None,
 ) -> Figure:
     """Draw all heads of a layer as small multiples on one scale; arguments as :func:`attention_pattern`.
+
+    ``selected`` is the head to outline.
 
     Raises:
         ValueError: the patterns are no [head, query, key] tensor that fits the tokens.
     """
-    values = _checked(patterns, tokens, dims=3)
-    tables = [_table(head, tokens, causal, mute_first, MOST_GRID_CELLS) for head in values]
-    top_value = max((table.top for table in tables), default=1.0) if mute_first else 1.0
+    values = check_pattern(patterns, tokens, dims=3)
+    tables = [make_table(head, tokens, causal, mute_first, MOST_GRID_CELLS) for head in values]
+    top_value = max((table.top for table in tables), default=1.0)
     across = min(len(tables), 3 if len(tables) in (3, 9) else 4 if len(tables) <= 16 else 6) or 1
     side, gap, above = (150.0, 18.0, 20.0) if across <= 4 else (104.0, 14.0, 18.0)
     prefix = "" if layer is None else f"{layer}."
@@ -140,7 +133,8 @@ def head_grid(
             width=side,
             height=side,
             fill="none",
-            stroke=theme("faint"),
+            stroke=SKY if i == selected else theme("faint"),
+            stroke_width=3 if i == selected else None,
             class_="wb-shape",
         )
         marks.append(
@@ -158,13 +152,13 @@ def head_grid(
                 aria_label=words,
             )
         )
-    ticks = _ticks(top_value)
+    ticks = share_ticks(top_value)
     bar_x = across * (side + gap) + 4
     marks.append(colour_bar(SHARE, bar_x, above + 4, side - 4, ticks=ticks, unit=UNIT))
     rows = math.ceil(len(tables) / across)
     name = "All heads" if layer is None else f"Layer {layer}"
     title = f"{name}: what {len(tables)} heads attend to" if title is None else title
-    notes = _notes(tables[0], mute_first) if tables else []
+    notes = table_notes(tables[0], mute_first) if tables else []
     axes = "Queries down, keys across."
     return frame(
         join(marks),
@@ -176,7 +170,7 @@ def head_grid(
     )
 
 
-def _checked(pattern: Tensor, tokens: Sequence[str], dims: int) -> Tensor:
+def check_pattern(pattern: Tensor, tokens: Sequence[str], dims: int) -> Tensor:
     """The pattern as float32 on the CPU, after checking its shape."""
     form = "[query, key]" if dims == 2 else "[head, query, key]"
     if pattern.ndim != dims:
@@ -190,7 +184,7 @@ def _checked(pattern: Tensor, tokens: Sequence[str], dims: int) -> Tensor:
     return pattern.detach().float().cpu()
 
 
-def _table(values: Tensor, tokens: Sequence[str], causal: bool, mute_first: bool, most: int) -> _Table:
+def make_table(values: Tensor, tokens: Sequence[str], causal: bool, mute_first: bool, most: int) -> Table:
     """The cells to draw: the tokens' own, or of blocks where there are more than ``most`` tokens."""
     queries, keys = values.shape
     offset = keys - queries
@@ -200,7 +194,7 @@ def _table(values: Tensor, tokens: Sequence[str], causal: bool, mute_first: bool
     values = torch.where(exists > 0, values, torch.zeros(()))
     if keys <= most:
         shown = [readable(token) for token in tokens]
-        return _Table(values, exists, shown[offset:], shown, 1, _top(values, mute_first))
+        return Table(values, exists, shown[offset:], shown, 1, _top(values, mute_first))
     block = math.ceil(keys / most)
 
     def summed(x: Tensor, dim: int) -> Tensor:
@@ -215,18 +209,20 @@ def _table(values: Tensor, tokens: Sequence[str], causal: bool, mute_first: bool
     def ranges(length: int, start: int) -> list[str]:
         return [f"{start + i}–{start + min(i + block, length) - 1}" for i in range(0, length, block)]
 
-    return _Table(merged, there, ranges(queries, offset), ranges(keys, 0), block, _top(merged, mute_first))
+    return Table(merged, there, ranges(queries, offset), ranges(keys, 0), block, _top(merged, mute_first))
 
 
 def _top(values: Tensor, mute_first: bool) -> float:
-    """The value drawn darkest: 1, or the largest outside a muted first column, which may be far below."""
-    if not mute_first:
-        return 1.0
-    rest = values[:, 1:].nan_to_num()
-    return max(float(rest.max()), 1e-6) if rest.numel() else 1.0
+    """The value drawn darkest: 1, or the largest outside a muted first column, which may be far below.
+
+    More than 1 where a mechanism gives more; rounding does not count.
+    """
+    shown = values[:, 1:].nan_to_num() if mute_first else values.nan_to_num()
+    largest = float(shown.max()) if shown.numel() else 1.0
+    return max(largest, 1e-6 if mute_first else 1.0) if mute_first or largest > 1.001 else 1.0
 
 
-def _notes(table: _Table, mute_first: bool) -> list[str]:
+def table_notes(table: Table, mute_first: bool) -> list[str]:
     """What the caption must say of how the pattern was drawn."""
     notes = []
     if table.block > 1:
@@ -237,10 +233,12 @@ def _notes(table: _Table, mute_first: bool) -> list[str]:
     if mute_first:
         first = "first block" if table.block > 1 else "first token"
         notes.append(f"The {first} as key is muted (grey) and left out of the colour scale.")
+    if table.values.numel() and (least := float(table.values.nan_to_num().min())) < -0.001:
+        notes.append(f"Negative weights (down to {number(least)}) are drawn white.")
     return notes
 
 
-def _finding(table: _Table, mute_first: bool) -> str:
+def _finding(table: Table, mute_first: bool) -> str:
     """The mean share of the first token where it is most of the attention, else the largest single share."""
     values = table.values.nan_to_num()
     if values.numel() == 0:
@@ -261,7 +259,31 @@ def _finding(table: _Table, mute_first: bool) -> str:
     return f"strongest from {isolate(query)} to {isolate(key)}, {number(share)}"
 
 
-def _cells(table: _Table, left: float, top: float, cell: float, mute_first: bool) -> Markup:
+def draw_table(table: Table, mute_first: bool, room: float = 560.0) -> Panel:
+    """The cells with the tokens at both sides; ``room`` is the most pixels that the cells may take."""
+    rows, columns = table.values.shape
+    cell = min(30.0, max(9.0, room / max(rows, columns, 1)))
+    label = min(SMALL, cell * 0.95)
+    left = 8 + max([text_width("query", SMALL), *(text_width(cut(text), label) for text in table.rows)])
+    tallest = max((text_width(cut(text), label) for text in table.columns), default=0)
+    slope = -45 if cell >= 18 else -90
+    top = 22 + tallest * (0.71 if slope == -45 else 1.0) + 4
+    spill = tallest * 0.71 if slope == -45 else 0.0
+    width, height = columns * cell, rows * cell
+    outline = element(
+        "rect", x=left, y=top, width=width, height=height, fill="none", stroke=theme("faint"), stroke_width=1
+    )
+    drawing = [
+        outline,
+        _cells(table, left, top, cell, mute_first),
+        _labels(table, left, top, cell, label, slope),
+        line("query", 0, top - 8, SMALL, fill=theme("muted")),
+        line("key", left, 10, SMALL, fill=theme("muted")),
+    ]
+    return Panel(join(drawing), top, top + height, left + width + max(26.0, spill - 6))
+
+
+def _cells(table: Table, left: float, top: float, cell: float, mute_first: bool) -> Markup:
     """The cells with hover text, and the two marks that a hovered token's row and column light up."""
     marks = []
     exists = table.exists.tolist()
@@ -311,7 +333,7 @@ def _cells(table: _Table, left: float, top: float, cell: float, mute_first: bool
     return join([element("g", *marks, class_="wb-cells", **stroke), *bands])
 
 
-def _labels(table: _Table, left: float, top: float, cell: float, size: float, slope: int) -> Markup:
+def _labels(table: Table, left: float, top: float, cell: float, size: float, slope: int) -> Markup:
     """The tokens at both sides; whole on hover."""
     marks = []
 
@@ -336,7 +358,7 @@ def _labels(table: _Table, left: float, top: float, cell: float, size: float, sl
     return element("g", *marks, class_="wb-tokens")
 
 
-def _shades(table: _Table, x: float, y: float, side: float, top_value: float, mute_first: bool) -> Markup:
+def _shades(table: Table, x: float, y: float, side: float, top_value: float, mute_first: bool) -> Markup:
     """A small multiple: one path for each shade, which keeps sixteen heads of long texts light."""
     cell = side / max(table.values.shape[1], 1)
     levels: dict[int, list[str]] = {}
@@ -358,11 +380,17 @@ def _shades(table: _Table, x: float, y: float, side: float, top_value: float, mu
             length = cell * len(columns_)
             square = f"M{x + columns_[0] * cell:.2f} {y + row * cell:.2f}h{length:.2f}v{cell:.2f}h-{length:.2f}z"
             levels.setdefault(shade, []).append(square)
+
+    def paint(shade: int) -> str:
+        return scale(SHARE, shade / _LEVELS) if shade >= 0 else theme("faint")
+
+    # Crisp, or a dark ground would shine through between neighbours.
     return join(
-        element("path", d="".join(squares), fill=scale(SHARE, shade / _LEVELS) if shade >= 0 else theme("faint"))
+        element("path", d="".join(squares), fill=paint(shade), shape_rendering="crispEdges")
         for shade, squares in sorted(levels.items())
     )
 
 
-def _ticks(top: float) -> list[tuple[float, str]]:
+def share_ticks(top: float) -> list[tuple[float, str]]:
+    """Numbers beside the colour bar from 0 to ``top``."""
     return [(share, number(share * top)) for share in (0.0, 0.5, 1.0)]
