@@ -1,4 +1,4 @@
-"""Make ``docs/img/circuits.png``: the Circuits page with SmolLM2's circuit for indirect objects on it.
+"""Make the pictures of ``docs/img``: the Circuits page with SmolLM2's circuit for indirect objects, and the Model page.
 
 Needs Chromium. Run it from the repository: ``.venv/bin/python docs/screenshot.py``. The run is made once and found
 again by its settings.
@@ -15,8 +15,9 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
-PAGE = Path(__file__).parent / "img" / "circuits.png"
+IMAGES = Path(__file__).parent / "img"
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run".split()
 SETTINGS = ["--task", "ioi", "--method", "eap-ig", "--edges", "500", "--n", "32"]
 HEAD = "a23.h3"
@@ -42,15 +43,22 @@ def main() -> None:
             )
             page = browser.new_page(viewport={"width": 1500, "height": 1120})
             page.set_default_timeout(120_000)
-            page.goto(f"{url}/?run={run}&node={head}&mute=true")
-            page.locator(".wb-cell").first.wait_for()
-            page.get_by_role("button", name="Download", exact=True).wait_for()
-            time.sleep(2)  # the curve draws itself in
-            PAGE.parent.mkdir(exist_ok=True)
-            page.screenshot(path=PAGE)
+            IMAGES.mkdir(exist_ok=True)
+            _take(page, f"{url}/?run={run}&node={head}&mute=true", ".wb-cell", "circuits.png")
+            page.set_viewport_size({"width": 1500, "height": 1000})
+            _take(page, f"{url}/model?look-at=digits-vit", "svg", "model.png")
             browser.close()
     finally:
         server.terminate()
+
+
+def _take(page: Any, address: str, shown: str, name: str) -> None:
+    """A picture of a page, when the figure that it is about has been drawn."""
+    page.goto(address)
+    page.locator(shown).first.wait_for()
+    page.get_by_role("button", name="Download", exact=True).wait_for()
+    time.sleep(2)  # curves draw themselves in
+    page.screenshot(path=IMAGES / name)
 
 
 def _wait_for(url: str) -> None:
