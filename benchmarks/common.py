@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+WIDTH = 110
 TEMPLATE = "When {} and {} went to the store, {} gave a drink to"
 
 
@@ -103,16 +104,24 @@ def rows_of(
 
 def report(name: str, title: str, rows: list[dict[str, Any]], **facts: Any) -> None:
     """Print a table and write ``results/NAME.json``."""
+    show(title, rows)
+    for key, value in facts.items():
+        Console(width=WIDTH).print(f"{key}: {value}")
+    save(RESULTS / f"{name}.json", title, rows, **facts)
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print a table."""
     table = Table(title=title, title_justify="left")
     for column in rows[0]:
         table.add_column(column, justify="left" if column == "what" else "right")
     for row in rows:
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    console = Console(width=110)
-    console.print(table)
-    for key, value in facts.items():
-        console.print(f"{key}: {value}")
+    Console(width=WIDTH).print(table)
+
+
+def save(path: Path, title: str, rows: list[dict[str, Any]], **facts: Any) -> None:
+    """Write rows, facts and what they were found with."""
     machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "python": platform.python_version()}
-    RESULTS.mkdir(exist_ok=True)
-    found = {"title": title, "rows": rows, **facts, **machine}
-    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"title": title, "rows": rows, **facts, **machine}, indent=1) + "\n")

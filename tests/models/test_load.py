@@ -99,8 +99,23 @@ def test_every_tensor_that_does_not_fit_is_named_once(tmp_path: Path) -> None:
     said = str(caught.value)
     for name in ("model.layers.1.self_attn.q_proj.weight", "model.norm.weight", "model.layers.7.extra"):
         assert said.count(name) == 1
-    assert "model.layers.0.mlp.up_proj.weight, [47, 32] where the configuration says [48, 32]" in said
+    assert "model.layers.0.mlp.up_proj.weight [47, 32] where the configuration says [48, 32]" in said
     assert "\n" not in said
+
+
+def test_pickled_weights_and_unknown_kinds_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    folder = micro.save(tmp_path / "m")
+    weights = folder / "model.safetensors"
+    torch.save({"x": torch.zeros(1)}, folder / "pytorch_model.bin")
+    load(folder)  # safetensors beside it are what is read
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"are a pickle \('pytorch_model\.bin'\), .* writes safetensors"):
+        load(folder)
+    (folder / "config.json").write_text('{"model_type": "never-heard-of"}')
+    with pytest.raises(
+        ValueError, match=r"type 'never-heard-of' are not supported yet; supported are gpt2, .*families"
+    ):
+        load(folder)
 
 
 def test_a_class_that_is_not_supported_is_named_with_those_that_are() -> None:

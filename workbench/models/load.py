@@ -142,6 +142,8 @@ def hugging_face(name: str, folder: Path | None, dtype: torch.dtype | None) -> t
 
     local = folder is not None
     source = str(folder) if local else name
+    if folder is not None:
+        _check_folder(folder)
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local)
     except (OSError, ValueError) as error:
@@ -199,12 +201,32 @@ def locate(model: str | Path, progress: registry.Progress | None) -> tuple[str, 
     raise ValueError(f"There is no model '{text}'; {hint} A local folder or a hub id (owner/name) also works.")
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuse what would otherwise fail later with less to say.
+
+    Raises:
+        ValueError: a family that is not supported, or weights that are pickles.
+    """
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        kind = None  # said by the reader of the configuration
+    if kind is not None:
+        family_of(str(kind))
+    pickles = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in sorted(folder.glob(pattern))]
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"The weights in '{folder}' are a pickle ('{pickles[0]}'), which can run code when it is read; "
+            "save the model again with save_pretrained, which writes safetensors."
+        )
+
+
 def _refuse_gaps(name: str, found: dict[str, Any], family: Family) -> None:
     """Transformers fills missing tensors with random numbers, says so in a log, and goes on; we do not."""
     surplus = [key for key in found.get("unexpected_keys") or () if not key.startswith(family.unused)]
     said = _listed("missing", found.get("missing_keys") or ()) + _listed("surplus", surplus)
     wrong = [
-        f"{key}, {list(here)} where the configuration says {list(expected)}"
+        f"{key} {list(here)} where the configuration says {list(expected)}"
         for key, here, expected in found.get("mismatched_keys") or ()
     ]
     said += _listed("of a wrong shape", wrong)
