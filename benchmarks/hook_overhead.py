@@ -18,7 +18,12 @@ from workbench.circuits import tasks
 from workbench.models import Transformer, from_hf, load, registry
 
 BASE = "HF forward"
-BARS = {"forward": 1.05, "residual-only cache": 1.05, "every head's pattern and output": 1.3}
+BARS = {
+    "forward": 1.05,
+    "residual-only cache": 1.05,
+    "every head's pattern and output": 1.3,
+    "every head's result": 1.3,
+}
 
 
 def main() -> None:
@@ -67,6 +72,7 @@ def ours(model: Transformer, given: torch.Tensor) -> dict[str, Callable[[], obje
         "forward": quiet(lambda: model(given)),
         "residual-only cache": quiet(lambda: model.run_with_cache(given, residual)),
         "every head's pattern and output": quiet(lambda: model.run_with_cache(given, heads)),
+        "every head's result": quiet(lambda: model.run_with_cache(given, results)),
         "full cache": quiet(lambda: model.run_with_cache(given)),
     }
 
@@ -89,6 +95,11 @@ def residual(hook: str) -> bool:
 def heads(hook: str) -> bool:
     """What each head attends to, and what it writes before the output matrix."""
     return hook.endswith(("hook_pattern", "hook_z"))
+
+
+def results(hook: str) -> bool:
+    """What each head adds to the residual stream."""
+    return hook.endswith("hook_result")
 
 
 def timed(name: str, contestants: dict[str, Callable[[], object]], rounds: int) -> list[dict[str, Any]]:
