@@ -34,6 +34,7 @@ def test_a_click_on_a_head_shows_it_before_and_after_and_the_link_does_too(
     page.locator(".wb-cell-head").nth(2).click()
     page.get_by_role("heading", name="Head 1.2").wait_for()
     page.wait_for_url("**head=a1.h2**")
+    page.locator(".wb-cell").first.wait_for(state="attached")
     settled(page)
     cells = page.locator(".wb-cell").count()
     assert cells > 100
@@ -50,6 +51,7 @@ def test_a_click_on_a_head_shows_it_before_and_after_and_the_link_does_too(
 
     page.goto(page.url)
     page.get_by_role("heading", name="Head 1.2").wait_for()
+    page.locator(".wb-cell").nth(cells - 1).wait_for(state="attached")
     settled(page)
     assert page.locator(".wb-cell").count() == cells
 
