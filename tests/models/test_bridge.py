@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import micro
-from workbench.models import Transformer, from_hf, load
-from workbench.models.families.samples import inputs_for
+from workbench.models import Transformer, from_hf, from_transformer_lens, load
+from workbench.models.families.samples import find, inputs_for
 
 Pair = tuple[Any, Transformer]
 
@@ -37,6 +37,29 @@ def test_the_whole_cache_equals_transformer_bridge(kind: str, tmp_path: Path) ->
     expected = {"hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_q", "hook_k", "hook_v", "hook_pattern"}
     expected |= {"hook_attn_scores", "hook_z", "hook_pre", "hook_post", "hook_mlp_out", "hook_attn_out", "hook_scale"}
     assert expected <= {name.rpartition(".")[2] for name in shared}
+    for name in shared:
+        torch.testing.assert_close(
+            ours[name], theirs[name].detach(), atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@torch.no_grad()
+def test_an_encoder_s_cache_equals_the_bridge_s_and_the_bridge_can_be_taken(tmp_path: Path) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    find("bert-masked").model(vocab=len(micro.tokenizer())).save_pretrained(tmp_path)
+    micro.tokenizer().save_pretrained(tmp_path)
+    bridge = TransformerBridge.boot_transformers(str(tmp_path), device="cpu")
+    model = load(tmp_path)
+    tokens = torch.randint(1, 64, (2, 8), generator=torch.Generator().manual_seed(4))
+    logits, ours = model.run_with_cache(tokens)
+    _, theirs = bridge.run_with_cache(tokens)
+    torch.testing.assert_close(from_transformer_lens(bridge)(tokens), logits)
+    # The bridge's hook_attn_out is taken behind the norm there, its hook_resid_mid before ln2, its scores unscaled.
+    alike = ("resid_pre", "resid_post", "hook_q", "hook_k", "hook_v", "hook_z", "pattern", "mlp_out", "mlp.hook_pre")
+    alike += ("mlp.hook_post", "hook_scale", "hook_normalized")
+    shared = [name for name in ours if name in theirs and name.endswith(alike) and "final" not in name]
+    assert len(shared) == model.cfg.n_layers * 14
     for name in shared:
         torch.testing.assert_close(
             ours[name], theirs[name].detach(), atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"

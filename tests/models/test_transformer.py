@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import micro
 from workbench.models import Transformer, from_hf, load
+from workbench.models.families.samples import find
 from workbench.models.taps import Hook
 
 
@@ -50,14 +51,25 @@ def test_an_exception_in_a_hook_leaves_nothing_behind(model: Transformer) -> Non
     assert torch.equal(model(tokens), before)
 
 
-def test_threads_with_different_prompts_and_taps_get_what_they_get_alone(model: Transformer) -> None:
+@pytest.mark.parametrize("kind", ["llama-grouped", "bert-masked", "vit-classes", "dinov2-registers"])
+def test_sixteen_threads_with_different_inputs_taps_and_mechanisms_get_what_they_get_alone(kind: str) -> None:
+    model = from_hf(find(kind).model())
+    swapped = model.with_attention("entmax15")
     generator = torch.Generator().manual_seed(0)
-    prompts = [torch.randint(0, 200, (2, 5 + i), generator=generator) for i in range(16)]
+    image = model.cfg.image
+
+    def given(i: int) -> torch.Tensor:
+        if image is not None:
+            return torch.randn(1 + i % 3, image.channels, image.height, image.width, generator=generator)
+        return torch.randint(2, 64, (2, 5 + i), generator=generator)
+
+    inputs = [given(i) for i in range(16)]
 
     def job(i: int) -> torch.Tensor:
         taps = {f"blocks.{i % 2}.attn.hook_z": lambda z: z * (1 + i / 10)}
-        logits, cache = model.run_with_cache(prompts[i], ["blocks.1.attn.hook_pattern"], taps=taps)
-        return torch.cat((logits.flatten(), cache["pattern", 1].flatten()))
+        which = swapped if i % 4 == 3 else model
+        out, cache = which.run_with_cache(inputs[i], ["blocks.1.attn.hook_pattern"], taps=taps)
+        return torch.cat((out.flatten(), cache["pattern", 1].flatten()))
 
     alone = [job(i) for i in range(16)]
     with ThreadPoolExecutor(16) as pool:
