@@ -19,11 +19,11 @@ def downloads(files: Mapping[str, Exportable], stem: str, key: str = "download")
         key: of the widgets, one for each page.
     """
     st.subheader("Download")
-    row = st.columns([2, 1, 1], vertical_alignment="bottom")
-    what = row[0].selectbox("What", list(files), key=f"{key}-what")
+    what = st.selectbox("What", list(files), key=f"{key}-what")
+    row = st.columns(2, vertical_alignment="bottom")
     bundle = files[what]
     usable = [f for f in FORMATS if f.needs != "circuit" or bundle.circuit is not None]
-    chosen = row[1].selectbox(
+    chosen = row[0].selectbox(
         "Format", usable, key=f"{key}-format-{what}", format_func=lambda f: f.key.upper(), help=_formats()
     )
     suffix = "" if bundle.circuit is not None else f"-{what.lower().replace(' ', '-')}"
@@ -31,7 +31,7 @@ def downloads(files: Mapping[str, Exportable], stem: str, key: str = "download")
     def data() -> Any:
         return export(bundle, chosen.key)
 
-    row[2].download_button(
+    row[1].download_button(
         "Download",
         data,
         file_name=f"{stem}{suffix}{chosen.extension}",

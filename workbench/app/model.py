@@ -228,7 +228,9 @@ def _figures(model: Transformer, found: Comparison, selected: tuple[int, int] | 
         )
     after = True
     if found.after is not None:
-        after = row[2].toggle("After the swap", value=True, key="show-after", bind="query-params")
+        after = row[2].toggle(
+            "Swapped", value=True, key="show-after", bind="query-params", help="Patterns after the swap, or before."
+        )
     draw = _vision if found.image is not None else _text
     return draw(found, layer, selected, bool(mute), bool(after))
 

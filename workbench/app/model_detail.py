@@ -15,7 +15,8 @@ from workbench.figures.svg import number
 from workbench.inspection import Comparison
 from workbench.models import Transformer
 
-_SHARE = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
+_SHARE = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0, width="small")
+_NARROW = st.column_config.TextColumn(width="small")
 _HEAD_ROWS = {
     "entropy": "Entropy (nats)",
     "zeros": "Share of exact zeros",
@@ -82,7 +83,7 @@ def _answer(found: Comparison) -> None:
         | ({"after": one.after} if swapped else {})
         for one in found.answers
     ]
-    columns = {"probability": _SHARE, "before": _SHARE, "after": _SHARE}
+    columns = {"answer": _NARROW, "probability": _SHARE, "before": _SHARE, "after": _SHARE}
     st.dataframe(rows, hide_index=True, width="stretch", height="content", column_config=columns)
     _table(
         {

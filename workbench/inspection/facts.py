@@ -29,7 +29,7 @@ def facts(model: Transformer) -> dict[str, str]:
     mlp = f"{cfg.d_mlp:,} wide, {'gated ' if cfg.gated_mlp else ''}{cfg.act_fn}{', parallel' if cfg.parallel else ''}"
     return {
         "Kind": f"{kind_of(cfg)}, family {cfg.family}",
-        "Parameters": f"{_amount(n)} in {str(model.dtype).removeprefix('torch.')} ({size / 1e6:,.4g} MB)",
+        "Parameters": f"{_amount(n)} in {str(model.dtype).removeprefix('torch.')} ({_amount(size / 1e6)} MB)",
         "Layers": str(cfg.n_layers),
         "Heads": f"{cfg.n_heads} a layer of width {cfg.d_head}{shared}",
         "Residual stream": f"{cfg.d_model:,} wide",
@@ -42,11 +42,12 @@ def facts(model: Transformer) -> dict[str, str]:
     }
 
 
-def _amount(n: int) -> str:
+def _amount(n: float) -> str:
+    """A number with three digits that count; whole below a million."""
     for unit, word in ((1e9, " billion"), (1e6, " million")):
         if n >= unit:
-            return f"{n / unit:.4g}{word}"
-    return f"{n:,}"
+            return f"{n / unit:.3g}{word}"
+    return f"{n:,.0f}" if n >= 100 else f"{n:.3g}"
 
 
 def _norm(cfg: ModelConfig) -> str:
@@ -77,7 +78,7 @@ def _attention(cfg: ModelConfig) -> str:
 
 def _reads(cfg: ModelConfig) -> str:
     if cfg.image is None:
-        return f"up to {cfg.n_ctx:,} tokens of {cfg.d_vocab:,}"
+        return f"up to {cfg.n_ctx:,} tokens, from a vocabulary of {cfg.d_vocab:,}"
     i = cfg.image
     colour = {1: "grey", 3: "RGB"}.get(i.channels, f"{i.channels} channels")
     patches = f"{i.n_patches} patches of {i.patch_height}x{i.patch_width}"
