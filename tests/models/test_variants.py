@@ -94,7 +94,7 @@ def test_folding_is_refused_where_it_would_change_the_model() -> None:
     with pytest.raises(ValueError, match="value biases cannot be moved"):
         folded(fresh(replace(DECODER, attention="sigmoid")), values=True)
     with pytest.raises(ValueError, match="value biases cannot be moved"):
-        folded(fresh(replace(DECODER, attention="gated")), values=True)
+        folded(fresh(replace(DECODER, attention="gated")), norms=False, values=True)
 
 
 @pytest.mark.parametrize("key", [m.key for m in MECHANISMS])

@@ -142,7 +142,7 @@ class Attention(nn.Module):
         q, k = self.place(q, k, positions)
         if positions.cos is not None:
             q, k = tap(f"{name}.hook_rot_q", q), tap(f"{name}.hook_rot_k", k)
-        if self.mechanism.values is not None:
+        if self.mechanism.values is not None and (self.layer == 0 or not self.is_softmax):
             v = self._mixed_values(q, k, v, positions.first)
         if positions.past is not None:
             k, v = positions.past.extend(self.layer, k, v)
@@ -179,7 +179,7 @@ class Attention(nn.Module):
             k.transpose(1, 2),
             v.transpose(1, 2),
             attn_mask=positions.visible,
-            is_causal=self.cfg.causal and positions.visible is None and q.shape[1] > 1,
+            is_causal=self.cfg.causal and positions.visible is None and q.shape[1] == k.shape[1] > 1,
             scale=scale,
             enable_gqa=grouped,
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench.models.lookup import meant
 
 _IN_ATTENTION = {"q", "k", "v", "rot_q", "rot_k", "attn_scores", "pattern", "z", "result", "k_heads", "v_heads"}
-_IN_MLP = {"pre", "pre_linear", "post"}
+_IN_MLP = {"in", "pre", "pre_linear", "mid", "post"}
 _NORM = {"scale", "normalized"}
 
 
@@ -22,7 +22,7 @@ def hook_name(short: str, layer: int | None = None, norm: str | None = None) -> 
     """
     if layer is None:
         return f"ln_final.hook_{short}" if short in _NORM else f"hook_{short}"
-    if short in _NORM:
+    if short in _NORM or norm is not None:
         return f"blocks.{layer}.{norm or 'ln1'}.hook_{short}"
     part = "attn." if short in _IN_ATTENTION else "mlp." if short in _IN_MLP else ""
     return f"blocks.{layer}.{part}hook_{short}"
@@ -45,7 +45,8 @@ class ActivationCache(Mapping[str, Tensor]):
             raise KeyError(f"The cache holds no '{name}'; {hint} Ask for it with names=['{name}'].") from None
 
     def __contains__(self, key: object) -> bool:
-        return (hook_name(*key) if isinstance(key, tuple) else key) in self._activations
+        name = hook_name(*key) if isinstance(key, tuple) else key
+        return name in self._activations or f"hook_{name}" in self._activations
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._activations)

@@ -65,6 +65,7 @@ class ModelConfig:
         gated_mlp: True for ``out(act(gate(x)) * in(x))`` (SwiGLU and kin), False for ``out(act(in(x)))``.
         positions: ``learned`` (added to the embedding), ``rotary`` (turns queries and keys) or ``shortformer``
             (learned, added to what queries and keys read, never to the residual stream).
+        rotary_dim: how many numbers of each head are turned, the first ones; None for all.
         rotary_scale: factor on the rotary cosines and sines (long-context scalings); 1 for most models.
         attn_scale: factor on query-key products; ``d_head ** -0.5`` for most models.
         attn_rounding: what half precision rounds on the way to a score: the ``product``, which is then scaled; the
@@ -87,6 +88,7 @@ class ModelConfig:
         out_bias: bias on the attention output projection.
         mlp_bias: biases in the MLP.
         tied: the unembedding is the embedding.
+        exact_norms: in half precision norms multiply by their weight, kept in float32, before they round (Gemma).
         norm_place: ``pre`` (a sublayer reads through its norm), or ``post`` (what it wrote is added, and the sum
             normalised, as in BERT; there is no final norm then).
         embed_norm: the embedding goes through a norm.
@@ -130,6 +132,7 @@ class ModelConfig:
     attn_softcap: float | None = None
     windows: tuple[int | None, ...] | None = None
     rotary_kinds: tuple[int, ...] | None = None
+    rotary_dim: int | None = None
     qk_norm: bool = False
     parallel: bool = False
     shared_norm: bool = False
@@ -151,6 +154,7 @@ class ModelConfig:
     head_norm: bool = False
     labels: tuple[str, ...] | None = None
     layer_scale: bool = False
+    exact_norms: bool = False
     attention: str = "softmax"
     attention_options: tuple[tuple[str, float], ...] = ()
     attention_heads: tuple[tuple[int, int], ...] | None = None
@@ -162,6 +166,12 @@ class ModelConfig:
                 f"{self.n_heads} query heads cannot share {self.n_key_value_heads} key-value heads evenly; "
                 "n_heads must be a multiple of n_key_value_heads."
             )
+        if self.positions == "rotary" and (self.rotary_dim or self.d_head) % 2:
+            raise ValueError(f"Rotary positions turn pairs of numbers; {self.rotary_dim or self.d_head} is odd.")
+        for name in ("windows", "rotary_kinds"):
+            given = getattr(self, name)
+            if given is not None and len(given) != self.n_layers:
+                raise ValueError(f"{name} has {len(given)} entries for {self.n_layers} layers; give one for each.")
 
     @property
     def group_size(self) -> int:

@@ -114,7 +114,9 @@ def positions_of(
             raise ValueError(
                 f"The attention mask is {list(mask.shape)}; for this call it must be [{len(given)}, {read + n}]."
             )
-        if not (cfg.causal and _pads_right_only(mask)):
+        mask = mask.to(device)
+        # A mechanism that sums over queries must not see padded ones, whichever side they are on.
+        if not _pads_right_only(mask) or model.needs_whole_text:
             real = mask.bool()
             ids = (real.long().cumsum(-1) - 1).clamp(min=0)[:, read:]
             # A padded query sees itself and nothing else: no row is without a key, and none that is not real counts
@@ -123,10 +125,10 @@ def positions_of(
             visible = (
                 _reach(cfg.causal, n, read, device) & real[:, None, None, :] & real[:, None, read:, None]
             ) | itself
-    elif read and n > 1:
+    if visible is None and read and n > 1:
         visible = _reach(cfg.causal, n, read, device)[None, None]
     if cfg.pad_token is not None and not given.is_floating_point():
-        real = given != cfg.pad_token
+        real = given != cfg.pad_token if mask is None else (given != cfg.pad_token) & mask.bool()
         ids = real.long().cumsum(-1) * real
     return _layers(model, given, ids, visible, past, read + n, tap), ids
 

@@ -25,22 +25,29 @@ def save(model: Transformer, folder: str | Path) -> Path:
     Raises:
         ValueError: the folder cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    tensors = {name: tensor.contiguous() for name, tensor in model.weights().items()}
+    # A view of a larger tensor, or one that two names share, is written as a tensor of its own.
+    tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.weights().items()}
     if model.cfg.tied:
         del tensors["unembedding.weight"]
     reader = model.tokenizer if model.images is None else model.images.processor
+    if model.images is None and reader is not None and not getattr(reader, "is_fast", False):
+        raise ValueError(f"{type(reader).__name__} has no tokenizer.json to save; give the model a fast tokenizer.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         said = {"model_type": TYPE, "name": model.name, "config": model.cfg.to_dict()}
         (folder / "config.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        for old in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+            (folder / old).unlink(missing_ok=True)
         if reader is not None:
             reader.save_pretrained(folder)
-    except OSError as error:
-        raise ValueError(f"The model cannot be written to '{folder}' ({error.strerror or error}).") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"The model cannot be written to '{folder}' ({reason}).") from error
     return folder
 
 
@@ -72,12 +79,18 @@ def read(folder: Path, dtype: torch.dtype | None, name: str) -> Transformer:
         raise ValueError(f"The model files in '{folder}' could not be read ({reason}).") from error
     frequencies = tensors.pop("inverse_frequencies", None)
     if dtype is not None:
-        tensors = {key: tensor.to(dtype) for key, tensor in tensors.items()}
+        tensors = {k: t if cfg.exact_norms and _is_norm(k) else t.to(dtype) for k, t in tensors.items()}
     if frequencies is not None:
         tensors["inverse_frequencies"] = frequencies
     if cfg.tied and "embed.weight" in tensors:
         tensors["unembedding.weight"] = tensors["embed.weight"]
     return Transformer(cfg, tensors, _reader(folder, cfg), name)
+
+
+def _is_norm(name: str) -> bool:
+    """Whether a weight is a norm's, by the name of the part that has it."""
+    part = f".{name}".rsplit(".", 2)[1]
+    return part.startswith("ln") or part.endswith("norm")
 
 
 def _reader(folder: Path, cfg: ModelConfig) -> Any:

@@ -40,7 +40,9 @@ def fresh(cfg: ModelConfig, *, seed: int = 0, tokenizer: Any = None, name: str =
     if cfg.tied:
         weights["unembedding.weight"] = weights["embed.weight"]
     if cfg.positions == "rotary":
-        weights["inverse_frequencies"] = cfg.rotary_base ** (-torch.arange(0, cfg.d_head, 2).float() / cfg.d_head)
+        turned = cfg.rotary_dim or cfg.d_head
+        frequencies = cfg.rotary_base ** (-torch.arange(0, turned, 2).float() / turned)
+        weights["inverse_frequencies"] = frequencies.expand(1 + max(cfg.rotary_kinds or (0,)), -1).squeeze(0)
     return Transformer(cfg, weights, tokenizer, name)
 
 

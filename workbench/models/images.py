@@ -158,7 +158,14 @@ def _opened(picture: Any, channels: int) -> Any:
             raise ValueError(
                 f"A picture is an array [height, width] or [height, width, channel]; got {list(array.shape)}."
             )
-        picture = Image.fromarray(array.squeeze().astype(np.uint8))
+        if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > 255:
+            raise ValueError(
+                "A picture as an array has whole numbers from 0 to 255; give pixel values that are scaled already as a "
+                "float tensor [batch, channel, height, width]."
+            )
+        picture = Image.fromarray(
+            (array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array).astype(np.uint8)
+        )
     return picture.convert("L" if channels == 1 else "RGB")
 
 

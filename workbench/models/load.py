@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +12,20 @@ from typing import Any
 import torch
 
 from workbench.models import files, registry
-from workbench.models.blocks import ACTIVATIONS
 from workbench.models.families import FAMILIES, Family, class_of, family_of, transformer_lens
 from workbench.models.lookup import meant
 from workbench.models.memory import cast, device_of, dtype_of, spread
 from workbench.models.transformer import Transformer
 
+# Transformers keeps its verbosity, and while it builds a model torch's default number type, for the whole process.
+_ONE_AT_A_TIME = threading.Lock()
+
 
 def from_hf(hf_model: Any, tokenizer: Any = None, *, name: str | None = None) -> Transformer:
-    """The hooked form of a loaded Hugging Face model of a supported family; weights are shared, not copied.
+    """The hooked form of a loaded Hugging Face model of a supported family.
+
+    Weights are shared, not copied, but for what Hugging Face keeps in another form: GPT-NeoX's fused queries, keys and
+    values, Gemma's norms, the tokens before a vision model's patches, DeiT's two classifiers.
 
     Args:
         hf_model: such as ``LlamaForCausalLM``, ``BertForMaskedLM`` or ``ViTForImageClassification``.
@@ -35,9 +41,6 @@ def from_hf(hf_model: Any, tokenizer: Any = None, *, name: str | None = None) ->
             f"{type(hf_model).__name__} is not supported; of {family.title} these are: {', '.join(family.classes)}."
         )
     cfg, weights = family.adapt(hf_model)
-    if cfg.act_fn not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise ValueError(f"The activation '{cfg.act_fn}' is not supported; supported are {known}.")
     called = name or Path(str(getattr(hf_model.config, "_name_or_path", "") or family.key)).name
     return Transformer(cfg, {k: v.detach() for k, v in weights.items()}, tokenizer, called)
 
@@ -124,7 +127,7 @@ def load(
     """
     number, where = dtype_of(dtype), device_of(device)
     name, folder = locate(model, progress)
-    with quiet(bars=folder is None):
+    with _ONE_AT_A_TIME, quiet(bars=folder is None):
         if folder is not None and files.is_own(folder):
             made = files.read(folder, number, name)
         else:

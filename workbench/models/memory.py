@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from workbench.models.lookup import meant
+
 if TYPE_CHECKING:
     from workbench.models.transformer import Transformer
 
@@ -28,6 +30,8 @@ def dtype_of(dtype: torch.dtype | str) -> torch.dtype | None:
         ValueError: naming those that are known.
     """
     if isinstance(dtype, torch.dtype):
+        if not dtype.is_floating_point:
+            raise ValueError(f"Weights cannot be {dtype}; choose one of auto, {', '.join(DTYPES)}.")
         return dtype
     if dtype == "auto":
         return None
@@ -116,6 +120,11 @@ def spread(
         placed: dict[str, Any] = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole)
     else:
         placed = dict(device_map)
+        known = {"", *(name for name, _ in model.named_modules())}
+        if unknown := sorted(set(placed) - known):
+            raise ValueError(
+                f"The model has no part called '{unknown[0]}'; {meant(unknown[0], sorted(known - {''}), 3)}"
+            )
     if "disk" in placed.values() and folder is None:
         raise ValueError("The model does not fit into memory: give a folder for the rest with offload_folder=...")
     if set(placed.values()) == {"disk"}:

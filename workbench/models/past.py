@@ -10,7 +10,8 @@ from torch import Tensor
 class Past:
     """A key-value cache. It belongs to the caller: each call that is given it adds its own keys and values.
 
-    Keys are kept as they meet the queries, with their positions; heads that share keys keep one copy.
+    Keys are kept as they meet the queries, with their positions; heads that share keys keep one copy. One cache
+    serves one model, and every call runs the same layers.
     """
 
     def __init__(self) -> None:
@@ -18,7 +19,20 @@ class Past:
 
     def __len__(self) -> int:
         """Number of tokens that are kept."""
-        return self._layers[min(self._layers)][0].shape[1] if self._layers else 0
+        return max((k.shape[1] for k, _ in self._layers.values()), default=0)
+
+    def read_by(self, layers: range) -> int:
+        """Number of tokens that these layers have read.
+
+        Raises:
+            ValueError: they have not all read the same.
+        """
+        if self._layers and set(layers) != set(self._layers):
+            raise ValueError(
+                f"The key-value cache was filled by the layers {min(self._layers)} to {max(self._layers)}, this call "
+                f"runs {layers.start} to {layers.stop - 1}; use one cache for one model and one range of layers."
+            )
+        return len(self)
 
     def extend(
         self, layer: int, k: Float[Tensor, "batch pos head d_head"], v: Float[Tensor, "batch pos head d_head"]
@@ -30,10 +44,13 @@ class Past:
         """
         if layer in self._layers:
             before = self._layers[layer]
-            if before[0].shape[::2] != k.shape[::2] or before[1].shape[::2] != v.shape[::2]:
+            if any(
+                old.shape[::2] != new.shape[::2] or old.shape[3] != new.shape[3]
+                for old, new in zip(before, (k, v), strict=True)
+            ):
                 raise ValueError(
                     f"The key-value cache holds [batch, ., head] = {list(before[0].shape[::2])}, the call brings "
-                    f"{list(k.shape[::2])}; use one cache for one batch, and the same taps on every call."
+                    f"{list(k.shape[::2])}; use one cache for one batch of one model, and the same taps on every call."
                 )
             k, v = torch.cat((before[0], k), 1), torch.cat((before[1], v), 1)
         self._layers[layer] = (k, v)

@@ -18,7 +18,8 @@ def pieces_of(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     the first of them and the others are empty; bytes that make no character are shown as the replacement sign.
     """
     names = tokenizer.convert_ids_to_tokens(list(ids))
-    special = set(getattr(tokenizer, "all_special_ids", ()))
+    # Added tokens stand for their own text, whatever the others are made of.
+    special = {*getattr(tokenizer, "all_special_ids", ()), *tokenizer.get_added_vocab().values()}
     kind = _kind(tokenizer)
     out: list[str] = []
     chunk: list[bytes] = []

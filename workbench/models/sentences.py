@@ -65,6 +65,7 @@ def sentence_embeddings(
     if model.cfg.causal or model.images is not None:
         raise ValueError(f"{model.name} is no encoder of text; use one such as minilm-l6.")
     given = model.to_inputs(texts)
-    resid = model(given["tokens"], taps, attention_mask=given["attention_mask"], stop_at_layer=model.cfg.n_layers)
+    _, cache = model.run_with_cache(names=["ln_final.hook_out"], taps=taps, **given)
+    resid = cache["ln_final.hook_out"]
     vectors = pool(resid, given["attention_mask"], how)
     return torch.nn.functional.normalize(vectors, dim=-1) if normalise else vectors

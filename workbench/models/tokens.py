@@ -51,12 +51,19 @@ class Tokens:
         return 0
 
     def mask_of(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"] | None:
-        """1 for real tokens, 0 for the tokenizer's padding; None where there is no padding or no way to tell."""
-        pad = getattr(self.tokenizer, "pad_token_id", None)
-        if pad is None or pad == getattr(self.tokenizer, "eos_token_id", None):
+        """1 for real tokens, 0 for the tokenizer's padding on either side; None for no padding, or no way to tell."""
+        if self.own_pad is None or tokens.ndim != 2:
             return None
-        mask = (tokens != pad).long()
+        real = (tokens != self.own_pad).long()
+        mask = ((real.cumsum(1) > 0) & (real.flip(1).cumsum(1).flip(1) > 0)).long()
         return None if bool(mask.all()) else mask
+
+    @property
+    def own_pad(self) -> int | None:
+        """The token that means padding and nothing else; None where the tokenizer has none."""
+        pad = getattr(self.tokenizer, "pad_token_id", None)
+        others = ("eos_token_id", "bos_token_id", "unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id")
+        return None if pad is None or pad in [getattr(self.tokenizer, other, None) for other in others] else int(pad)
 
     def single(self, word: str) -> int:
         """The one token of ``word``, without special tokens.

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from workbench.models.attention import Positions, softcap
-from workbench.models.blocks import Block
+from workbench.models.blocks import ACTIVATIONS, Block
 from workbench.models.cache import ActivationCache
+from workbench.models.checks import check_fit, check_input
 from workbench.models.config import ModelConfig
 from workbench.models.embedding import embed_image, embed_tokens, positions_of
 from workbench.models.images import Images, Patches, Pixels
@@ -68,7 +69,7 @@ class Transformer(Weights):
         frequencies = given.pop("inverse_frequencies", None)
         self.inverse_frequencies = None if frequencies is None else frequencies.float()
         if weights is not None:
-            self._check_fit(given)
+            check_fit(self, given)
             self.load_state_dict(given, assign=True)
         if cfg.tied:
             self.unembedding.weight = self.embed.weight
@@ -77,6 +78,9 @@ class Transformer(Weights):
 
     def _build(self, cfg: ModelConfig) -> None:
         d, image = cfg.d_model, cfg.image
+        for act in (cfg.act_fn, cfg.head_act):
+            if act is not None and act not in ACTIVATIONS:
+                raise ValueError(f"The activation '{act}' is not supported; supported are {', '.join(ACTIVATIONS)}.")
         self.embed = nn.Embedding(cfg.d_vocab, d) if image is None else cast(nn.Embedding, None)
         self.patch_embed = None if image is None else nn.Linear(image.patch_numbers, d)
         self.prefix = nn.Embedding(len(image.prefix), d) if image is not None and image.prefix else None
@@ -91,19 +95,6 @@ class Transformer(Weights):
             nn.Linear(width, cfg.n_out, bias=cfg.unembed_bias) if cfg.head == "unembed" else cast(nn.Linear, None)
         )
 
-    def _check_fit(self, given: Mapping[str, Tensor]) -> None:
-        wanted = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in given.items()}
-        shapes = [
-            f"'{name}' has the shape {list(found[name])} where {list(shape)} is expected"
-            for name, shape in wanted.items()
-            if name in found and found[name] != shape
-        ]
-        said = [f"missing: {', '.join(gone)}"] if (gone := sorted(set(wanted) - set(found))) else []
-        said += [f"surplus: {', '.join(more)}"] if (more := sorted(set(found) - set(wanted))) else []
-        if said or shapes:
-            raise ValueError(f"The weights of '{self.name}' do not fit its configuration ({'; '.join(shapes + said)}).")
-
     # --- text -------------------------------------------------------------------------------------------------
 
     @property
@@ -114,15 +105,32 @@ class Transformer(Weights):
     def to_tokens(self, texts: str | Sequence[str]) -> Int[Tensor, "batch pos"]:
         """Tokens of one or several texts, padded on the right to the longest.
 
-        Causal attention never looks right, so padding there changes no real position.
+        Causal attention never looks right, so padding there changes no real position. An encoder sees it, and masks the
+        padding that the tokenizer has a token of its own for.
+
+        Raises:
+            ValueError: a text is empty or too long; there is no tokenizer; or texts of unlike length are for an encoder
+                that could not tell padding from text.
         """
-        return self.text.batch(texts)[0].to(self.device)
+        self._needs_text()
+        tokens, lengths = self.text.batch(texts)
+        if not self.cfg.causal and len(set(lengths.tolist())) > 1 and self.text.own_pad is None:
+            raise ValueError(
+                f"The tokenizer of {self.name} has no token for padding alone, so padding could not be told from text; "
+                "use model(**model.to_inputs(texts)), which gives the mask."
+            )
+        return tokens.to(self.device)
+
+    def _needs_text(self) -> None:
+        if self.images is not None:
+            raise ValueError(f"{self.name} reads images, not text; use to_pixels.")
 
     def to_inputs(self, texts: str | Sequence[str | tuple[str, str]]) -> dict[str, Tensor]:
         """``tokens``, ``attention_mask``, ``token_types`` [batch, pos] of texts or pairs of texts, padded on the right.
 
         For encoders: ``model(**model.to_inputs([("Who wrote it?", "Mary did.")]))``.
         """
+        self._needs_text()
         given = {name: tensor.to(self.device) for name, tensor in self.text.inputs(texts).items()}
         return given if self.cfg.n_token_types else {k: v for k, v in given.items() if k != "token_types"}
 
@@ -152,9 +160,9 @@ class Transformer(Weights):
         """
         return self._vision().to_patches(images).to(self.device)
 
-    def to_image(self, patches: Patches) -> Pixels:
-        """Patches put together again: the inverse of :meth:`to_patches`."""
-        return self._vision().to_image(patches)
+    def to_image(self, patches: Patches, grid: tuple[int, int] | None = None) -> Pixels:
+        """Patches put together again: the inverse of :meth:`to_patches`; ``grid`` (rows, columns) for another size."""
+        return self._vision().to_image(patches, grid)
 
     def _vision(self) -> Images:
         if self.images is None:
@@ -197,7 +205,8 @@ class Transformer(Weights):
                 :meth:`to_patches` gives them; with ``start_at_layer > 0`` the residual stream that enters that block.
             taps: functions by activation name; what one returns replaces the activation.
             attention_mask: 1 for real tokens, 0 for padding, on either side. Positions count real tokens only. An
-                encoder without one takes the padding that its tokenizer put there for padding.
+                encoder without one takes the padding that its tokenizer put there for padding; give it with
+                ``start_at_layer``, for a residual stream does not tell.
             token_types: which segment each token belongs to (BERT); all 0 by default.
             past: keys and values of the tokens before these; this call adds its own. The mask then covers both.
             start_at_layer: the first block to run.
@@ -216,36 +225,36 @@ class Transformer(Weights):
         if taps:
             check_names(taps, self.hook_names)
         tap = Taps(taps)
-        stop = self._layer(stop_at_layer, self.cfg.n_layers)
-        start = self._layer(start_at_layer, 0)
+        layers = range(self._layer(start_at_layer, 0), self._layer(stop_at_layer, self.cfg.n_layers))
+        tokens = check_input(self, tokens, layers, logits_at, stop_at_layer is not None)
         is_resid = tokens.is_floating_point() and tokens.ndim == 3
-        if start and not is_resid:
-            raise ValueError(f"start_at_layer={start} needs the residual stream [batch, pos, d_model], not tokens.")
         if attention_mask is None and not self.cfg.causal and not is_resid:
             attention_mask = self.text.mask_of(tokens)
-        read = self._check_past(past)
+        read = self._check_past(past, layers)
         positions, ids = self.positions(tokens, attention_mask, tap, past)
         try:
             resid = tokens if is_resid else self.embedding(tokens, ids, tap, token_types)
-            for layer in range(start, stop):
+            for layer in layers:
                 resid = self.blocks[layer](resid, tap, f"blocks.{layer}", positions[layer])
+            return resid if stop_at_layer is not None else self.logits(resid, tap, logits_at, attention_mask)
         except BaseException:
             if past is not None:
                 past.cut(read)
             raise
-        return resid if stop_at_layer is not None else self.logits(resid, tap, logits_at, attention_mask)
 
     @property
     def needs_whole_text(self) -> bool:
         """Whether a token's activations depend on later ones, or on all queries at once: no key-value cache then."""
-        return not self.cfg.causal or any(block.attn.mechanism.whole for block in self.blocks)
+        whole = any(block.attn.mechanism.whole for block in self.blocks)
+        # RoBERTa counts positions by the tokens that are not padding, which a later call does not see.
+        return whole or not self.cfg.causal or self.cfg.pad_token is not None
 
-    def _check_past(self, past: Past | None) -> int:
+    def _check_past(self, past: Past | None, layers: range) -> int:
         if past is None:
             return 0
         if self.needs_whole_text:
             raise ValueError(f"{self.name} needs the whole text at once; it cannot use a key-value cache.")
-        return len(past)
+        return past.read_by(layers)
 
     def embedding(self, tokens: Tensor, ids: Tensor, tap: Taps = NO_TAPS, types: Tensor | None = None) -> Tensor:
         """The residual stream [batch, pos, d_model] that enters block 0."""

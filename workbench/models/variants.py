@@ -23,7 +23,8 @@ def with_attention(
 ) -> Transformer:
     """A model that shares the weights of ``model`` and turns scores into patterns in another way.
 
-    What the mechanism learns starts where it says, or is kept where the model has that mechanism already.
+    What the mechanism learns starts where it says, or is kept where the model has that mechanism already. Settings and
+    heads are those of this call alone, whatever the model had.
 
     Args:
         model: stays as it is.
@@ -46,6 +47,10 @@ def with_attention(
                 f"There is no head {layer}.{head}: {model.name} has layers 0 to {cfg.n_layers - 1} "
                 f"and heads 0 to {cfg.n_heads - 1}."
             )
+    try:
+        options = {name: float(value) for name, value in options.items()}
+    except (TypeError, ValueError):
+        raise ValueError(f"Settings of '{key}' are numbers; got {options}.") from None
     mechanisms.options_of(mechanism, options)
     changed = replace(
         cfg,
@@ -72,7 +77,8 @@ def folded(model: Transformer, *, norms: bool = True, centre: bool = False, valu
         model: stays as it is.
         norms: each norm's weight and bias go into the matrices that read it; what is left of the norm divides only.
         centre: what writes to the residual stream is centred over d_model, which LayerNorm takes out anyway; and the
-            unembedding over the vocabulary, which shifts all logits of a position alike, so that probabilities stay.
+            unembedding over the vocabulary, which shifts all logits of a position alike, so that probabilities stay
+            (not where logits are capped, or there is only one).
         values: value biases go into the output bias: a pattern's rows sum to 1.
 
     Returns:
@@ -85,13 +91,15 @@ def folded(model: Transformer, *, norms: bool = True, centre: bool = False, valu
     if cfg.norm_place == "post" and (norms or centre):
         raise ValueError(f"{model.name} normalises the residual stream itself (post-norm); its norms cannot be folded.")
     if cfg.linear != "plain":
-        raise ValueError(f"{model.name} has sigma-reparametrised layers; merge them first.")
+        raise ValueError(f"{model.name} has sigma-reparametrised layers; folding them is not supported.")
     if centre and (cfg.norm != "layer" or cfg.post_norms):
         raise ValueError(
             f"Centring is sound only where LayerNorm reads the residual stream; {model.name} has norm '{cfg.norm}'"
             f"{' and norms after the sublayers' if cfg.post_norms else ''}."
         )
     mechanism = mechanisms.find(cfg.attention)
+    if norms and cfg.norm != "none" and mechanism.output is not None:
+        raise ValueError(f"'{cfg.attention}' attention reads what the norms give; their weights cannot be folded.")
     if values and (mechanism.rows != "one" or mechanism.values is not None or mechanism.output is not None):
         raise ValueError(
             f"'{cfg.attention}' attention does not hand a value's bias on as it is (rows need not sum to 1, or values "
@@ -105,7 +113,7 @@ def folded(model: Transformer, *, norms: bool = True, centre: bool = False, valu
         changes |= _fold_norms(model, weights)
     if centre:
         _centre(model, weights)
-    if values and cfg.attn_bias:
+    if values and changes.get("attn_bias", cfg.attn_bias):
         changes |= _fold_values(model, weights)
     return Transformer(replace(cfg, **changes), weights, _reader(model), model.name)
 
@@ -164,7 +172,9 @@ def _centre(model: Transformer, weights: dict[str, Tensor]) -> None:
         if name in weights and model.cfg.positions != "shortformer":
             weights[name] = weights[name] - weights[name].mean(-1, keepdim=True)
     writers = [f"blocks.{layer}.{part}" for layer in range(model.cfg.n_layers) for part in ("attn.o", "mlp.out")]
-    for writer in [*writers, "patch_embed"] + ["unembedding"] * (model.cfg.head == "unembed"):
+    cfg = model.cfg
+    shifts = cfg.head == "unembed" and cfg.logit_softcap is None and cfg.n_out > 1
+    for writer in [*writers, "patch_embed"] + ["unembedding"] * shifts:
         for kind in ("weight", "bias"):
             if (name := f"{writer}.{kind}") in weights:
                 weights[name] = weights[name] - weights[name].mean(0, keepdim=True)

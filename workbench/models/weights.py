@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +30,13 @@ class Weights(nn.Module):
 
     @property
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
-        """Token embedding."""
+        """Token embedding.
+
+        Raises:
+            ValueError: the model reads images.
+        """
+        if self.cfg.image is not None:
+            raise ValueError("This model reads images; it has no token embedding.")
         return self.embed.weight
 
     @property
@@ -47,14 +52,20 @@ class Weights(nn.Module):
 
     @property
     def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
-        """Unembedding."""
+        """Unembedding; of a classifier [what its head reads, class].
+
+        Raises:
+            ValueError: the model has no head.
+        """
+        if self.cfg.head == "none":
+            raise ValueError("This model gives its residual stream; it has no unembedding.")
         return self.unembedding.weight.T
 
     @property
     def b_U(self) -> Float[Tensor, " d_vocab"]:
         """Bias of the logits; zeros where there is none."""
-        bias = self.unembedding.bias
-        return self.unembedding.weight.new_zeros(self.cfg.n_out) if bias is None else bias
+        weight, bias = self.W_U, self.unembedding.bias if self.cfg.head != "none" else None
+        return weight.new_zeros(self.cfg.n_out) if bias is None else bias
 
     @property
     def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:
@@ -120,21 +131,51 @@ class Weights(nn.Module):
         return torch.stack(found)
 
     def weights(self) -> dict[str, Tensor]:
-        """Every tensor that makes the model, by name, not copied: what ``Transformer(cfg, weights)`` takes."""
+        """Every tensor that makes the model, by name, not copied: what ``Transformer(cfg, weights)`` takes.
+
+        Raises:
+            ValueError: some are on disk, where :func:`workbench.models.memory.spread` laid them.
+        """
         found = {name: tensor.detach() for name, tensor in self.state_dict(keep_vars=True).items()}
+        if any(tensor.device.type == "meta" for tensor in found.values()):
+            raise ValueError("Some weights of this model are not in memory; load it without a device map for this.")
         if self.inverse_frequencies is not None:
             found["inverse_frequencies"] = self.inverse_frequencies
         return found
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 of configuration and weights: the same model gives the same."""
-        cfg = self.cfg
-        # Only what differs from the defaults: a field that a later version adds leaves old fingerprints as they are.
-        told = {f.name: getattr(cfg, f.name) for f in fields(cfg) if getattr(cfg, f.name) != f.default}
-        told |= {"image": asdict(cfg.image)} if cfg.image is not None else {}
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-        for name, parameter in sorted(self.named_parameters()):
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+        """First 16 hex digits of the SHA-256 of configuration and weights: the same model gives the same.
+
+        Raises:
+            ValueError: as for :meth:`weights`.
+        """
+        weights = self.weights()
+        # Weights may be changed in place, by training or through a model that shares them.
+        state = tuple((name, tensor.data_ptr(), tensor._version) for name, tensor in weights.items())
+        if self._known is None or self._known[0] != state:
+            self._known = (state, _digest(self.cfg, weights))
+        return self._known[1]
+
+    _known: tuple[object, str] | None = None
+
+
+def _digest(cfg: ModelConfig, weights: dict[str, Tensor]) -> str:
+    # Only what differs from the defaults: a field that a later version adds leaves old fingerprints as they are.
+    told = {f.name: getattr(cfg, f.name) for f in fields(cfg) if getattr(cfg, f.name) != f.default}
+    told |= {"image": asdict(cfg.image)} if cfg.image is not None else {}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        tied = name == "unembedding.weight" and cfg.tied
+        if tied or (name == "inverse_frequencies" and _is_usual(tensor, cfg)):
+            continue
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _is_usual(frequencies: Tensor, cfg: ModelConfig) -> bool:
+    """Whether rotary frequencies are those that the configuration's base gives."""
+    turned = cfg.rotary_dim or cfg.d_head
+    usual = cfg.rotary_base ** (-torch.arange(0, turned, 2).float() / turned)
+    return frequencies.ndim == 1 and torch.allclose(frequencies.cpu(), usual, rtol=1e-5, atol=0)

@@ -22,9 +22,12 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Configuration and weights of a ``Gemma2ForCausalLM`` or a text-only ``Gemma3ForCausalLM``.
 
     Raises:
-        ValueError: the rotary scaling depends on the prompt's length, or differs between kinds of layers.
+        ValueError: attention looks both ways, or the rotary scaling depends on the prompt's length or differs between
+            kinds of layers.
     """
     c, rotary = hf.config, hf.model.rotary_emb
+    if getattr(c, "use_bidirectional_attention", False):
+        raise ValueError("Gemma models with use_bidirectional_attention=True (EmbeddingGemma) are not supported.")
     # Gemma 3 turns sliding and full layers by tables of their own; Gemma 2 has one.
     kinds = sorted(set(c.layer_types)) if hasattr(rotary, f"{c.layer_types[0]}_inv_freq") else [""]
     prefix = {kind: f"{kind}_" if kind else "" for kind in kinds}
@@ -39,6 +42,7 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
         rotary_scale=scales.pop(),
         rotary_kinds=tuple(kinds.index(kind) for kind in c.layer_types) if len(kinds) > 1 else None,
         post_norms=True,
+        exact_norms=True,
         attn_softcap=c.attn_logit_softcapping,
         logit_softcap=c.final_logit_softcapping,
         embed_scale=c.hidden_size**0.5,

@@ -51,6 +51,7 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
         mlp_bias=True,
         tied=hf.lm_head.weight is body.embed_in.weight,
         parallel=c.use_parallel_residual,
+        rotary_dim=None if 2 * len(body.rotary_emb.inv_freq) == d // heads else 2 * len(body.rotary_emb.inv_freq),
     )
     weights = {
         "embed.weight": body.embed_in.weight,

@@ -55,6 +55,7 @@ def adapt(hf: Any) -> tuple[ModelConfig, dict[str, Tensor]]:
         mlp_bias=True,
         tied=hf.lm_head.weight is body.embed_tokens.weight,
         parallel=True,
+        rotary_dim=None if 2 * len(body.rotary_emb.inv_freq) == d_head else 2 * len(body.rotary_emb.inv_freq),
         shared_norm=True,
         unembed_bias=True,
     )

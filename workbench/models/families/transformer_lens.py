@@ -21,7 +21,16 @@ _NORMS = {None: "none", "LN": "layer", "LNPre": "layer", "RMS": "rms", "RMSPre":
 _POSITIONS = {"standard": "learned", "rotary": "rotary", "shortformer": "shortformer"}
 # Masks and flags that TransformerLens keeps as buffers; none is a weight.
 _BUFFERS = ("mask", "IGNORE", "causal_mask", "rotary_sin", "rotary_cos", "is_causal")
-_REFUSED = ("rotary_adjacent_pairs", "use_normalization_before_and_after", "use_local_attn", "attn_scores_soft_cap")
+_REFUSED = (
+    "rotary_adjacent_pairs",
+    "use_normalization_before_and_after",
+    "use_local_attn",
+    "attn_scores_soft_cap",
+    "scale_attn_by_inverse_layer_idx",
+    "use_NTK_by_parts_rope",
+    "use_qk_norm",
+    "num_experts",
+)
 
 
 def adapt(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -41,6 +50,10 @@ def adapt(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[Model
     for field in _REFUSED:
         if c.get(field) not in (None, False, -1, -1.0):
             raise ValueError(f"TransformerLens models with {field}={c[field]} are not supported.")
+    if c.get("final_rms") and _NORMS.get(c.get("normalization_type", "LN")) != "rms":
+        raise ValueError(
+            "TransformerLens models with final_rms=True and another norm in their blocks are not supported."
+        )
     cfg = _config(c)
     left = {name: tensor for name, tensor in state.items() if not name.endswith(_BUFFERS)}
     found, missing = {}, []
@@ -105,9 +118,16 @@ def _config(c: dict[str, Any]) -> ModelConfig:
         parallel=bool(c.get("parallel_attn_mlp", False)),
         unembed_bias=True,
         attn_only=attn_only,
+        rotary_dim=int(c["rotary_dim"]) if c.get("rotary_dim") not in (None, c["d_head"]) else None,
+        logit_softcap=float(c["output_logits_soft_cap"]) if _positive(c.get("output_logits_soft_cap")) else None,
         causal=c.get("attention_dir", "causal") == "causal",
         d_vocab_out=None if c.get("d_vocab_out") in (None, -1) else int(c["d_vocab_out"]),
     )
+
+
+def _positive(value: Any) -> bool:
+    """Whether a number is given; TransformerLens writes -1 for none."""
+    return value is not None and float(value) > 0
 
 
 def _places(cfg: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
