@@ -36,8 +36,10 @@ model's size and, for DINOv2, of another. Compared were
 
 Each figure is the largest difference anywhere, in standard deviations of what Hugging Face has there (of patterns,
 which are shares, the difference itself), rounded up to one digit; 0 means the same bits. Only real tokens count, and
-positions count real tokens only. It was measured on a CPU. The tests hold 1e-5 forward, 1e-4 for gradients and, unless
-rounded elsewhere, 2e-2 in bfloat16, for many more shapes.
+positions count real tokens only: Hugging Face was given `position_ids` for padding on the left, without which most of
+its families count padding too, and its classifiers of text read the first position even where it is padding. It was
+measured on a CPU. The tests hold 1e-5 forward, 1e-4 for gradients and, unless rounded elsewhere, 2e-2 in bfloat16, for
+many more shapes.
 
 DeiT with a teacher rounds elsewhere in half precision, because its two classifiers become one matrix. In bfloat16 one
 rounding of a number four standard deviations out is 1.6e-2 of one already. There the difference is below 2e-2 in norm,

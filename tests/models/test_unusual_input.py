@@ -233,6 +233,89 @@ def test_sentence_vectors_follow_taps_up_to_the_last_norm() -> None:
     torch.testing.assert_close(tapped, -plain)
 
 
+# -- taps -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tap_that_changes_its_tensor_in_place_changes_nothing_else(llama: Transformer) -> None:
+    resid = llama(TOKENS, stop_at_layer=1)
+    before = resid.clone()
+    expected = llama(resid, {"blocks.1.hook_resid_pre": torch.zeros_like}, start_at_layer=1)
+    found = llama(resid, {"blocks.1.hook_resid_pre": lambda x: x.zero_()}, start_at_layer=1)
+
+    def empty(x: torch.Tensor) -> None:
+        x.zero_()
+
+    quiet = llama(resid, {"blocks.1.hook_resid_pre": empty}, start_at_layer=1)
+    assert torch.equal(found, expected)
+    assert torch.equal(quiet, expected)
+    assert torch.equal(resid, before)
+    _, cache = llama.run_with_cache(
+        TOKENS, ["blocks.0.hook_resid_post"], taps={"blocks.1.hook_resid_pre": lambda x: x.zero_()}
+    )
+    assert torch.equal(cache["resid_post", 0], before)
+
+
+def test_a_tap_may_keep_the_gradient_of_what_it_sees(llama: Transformer) -> None:
+    seen: list[torch.Tensor] = []
+
+    def watch(z: torch.Tensor) -> None:
+        z.retain_grad()
+        seen.append(z)
+
+    start = llama(TOKENS, stop_at_layer=0).requires_grad_(True)
+    llama(start, {"blocks.1.attn.hook_z": watch})[:, -1, 3].sum().backward()
+    logits, kept = llama.run_with_cache(start, ["blocks.1.attn.hook_z"])
+    (expected,) = torch.autograd.grad(logits[:, -1, 3].sum(), [kept["z", 1]])
+    torch.testing.assert_close(seen[0].grad, expected)
+
+
+def test_what_a_tap_does_wrong_names_the_tap(llama: Transformer) -> None:
+    name = "blocks.0.attn.hook_z"
+    with pytest.raises(
+        ValueError, match=rf"tap on '{name}' must return a tensor \[2, 12, 4, 8\] or None; it returned int"
+    ):
+        llama(TOKENS, {name: lambda z: 5})  # type: ignore[arg-type,return-value]
+    with pytest.raises(ValueError, match=r"it returned \[2, 12, 8\]"):
+        llama(TOKENS, {name: lambda z: z[:, :, 0]})
+    with pytest.raises(ZeroDivisionError) as caught:
+        llama(TOKENS, {name: lambda z: z * (1 / 0)})
+    assert caught.value.__notes__ == [f"(in the tap on '{name}')"]
+    with pytest.raises(ValueError, match="predicate matches no activation"):
+        llama.run_with_hooks(TOKENS, [(lambda n: False, lambda x, hook: x)])
+    with pytest.raises(ValueError, match="a list of names or a predicate, not int"):
+        llama.run_with_cache(TOKENS, 3)  # type: ignore[arg-type]
+
+
+# -- texts of unlike length -----------------------------------------------------------------------------------------
+
+
+def test_texts_go_on_as_each_would_alone(model: Transformer) -> None:
+    texts = ["When Mary", "When Mary and John went to"]
+    both = model.generate(texts, 6, stop_at=-1)
+    for row, text in zip(both, texts, strict=True):
+        alone = model.generate(text, 6, stop_at=-1)[0]
+        assert torch.equal(row[-len(alone) :], alone)
+    with pytest.raises(ValueError, match="ends in padding, behind which nothing can be written"):
+        model.generate(model.to_tokens(texts), 6)
+    given = model.to_inputs(texts, side="left")
+    assert torch.equal(given["tokens"], model.to_tokens(texts, side="left"))
+    assert torch.equal(model.generate(**given, n=6, stop_at=-1), both)
+
+
+def test_a_word_that_the_model_does_not_know_is_named() -> None:
+    with pytest.raises(ValueError, match="'x' is not in the vocabulary of this model; it knows 12 tokens"):
+        load("five-digit-addition").to_tokens("1x+2=")
+
+
+def test_a_folder_without_a_tokenizer_s_files_has_none(tmp_path: Path) -> None:
+    from workbench.models import parity
+
+    for made in ("gpt2", "bert-masked", "roberta"):
+        find(made).model().save_pretrained(tmp_path / made)
+        assert load(tmp_path / made).tokenizer is None
+        assert parity.check(tmp_path / made).worst < 1e-4
+
+
 # -- what is given ----------------------------------------------------------------------------------------------
 
 
@@ -261,6 +344,14 @@ def test_small_whole_numbers_are_tokens_too(llama: Transformer) -> None:
 
 
 def test_more_that_is_said_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match="This model has no MLPs"):
+        _ = load("induction-2l").W_in
+    with pytest.raises(ValueError, match=r"Heads are \(layer, head\) pairs, such as \[\(5, 1\)\]; got \(0, 1\)"):
+        fresh(DECODER).with_attention("sparsemax", heads=(0, 1))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="takes a Hugging Face model, not dict"):
+        from_hf({})
+    with pytest.raises(ValueError, match=r"residual stream is torch\.bfloat16, .* is torch\.float32"):
+        fresh(DECODER)(torch.zeros(1, 3, 32, dtype=torch.bfloat16))
     vision = fresh(VISION)
     with pytest.raises(ValueError, match=r"One image goes into a batch: image\[None\]"):
         vision(torch.zeros(1, 8, 8))

@@ -64,7 +64,7 @@ def _model_row(model: dict[str, Any]) -> tuple[object, ...]:
     if model["bundled"]:
         return (model["key"], "bundled" if model["installed"] else "to train", "", model["description"])
     state = "fetched" if model["installed"] else "to fetch"
-    return (model["key"], state, model["download_bytes"] // 10**6, model["description"])
+    return (model["key"], state, round(model["download_bytes"] / 1e6), model["description"])
 
 
 @models.command("get")

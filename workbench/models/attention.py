@@ -90,6 +90,11 @@ class Attention(nn.Module):
         chosen = cfg.attention_heads
         self.chosen = None if chosen is None else [head for at, head in chosen if at == layer]
 
+    def extra_repr(self) -> str:
+        """The mechanism and who uses it, as torch prints them."""
+        options = "".join(f", {name}={value:g}" for name, value in self.options.items())
+        return f"{self.mechanism.key}{options}{'' if self.chosen is None else f', in heads {self.chosen}'}"
+
     @property
     def is_softmax(self) -> bool:
         """Whether every head uses plain softmax, which has a fused kernel."""

@@ -64,11 +64,15 @@ def check_input(model: Transformer, given: Tensor, layers: range, logits_at: Ten
             raise ValueError(
                 f"start_at_layer={layers.start} needs the residual stream [batch, pos, d_model], not tokens."
             )
+        if cfg.image is not None and given.ndim > 2:
+            raise ValueError("Pixel values are floating-point numbers; give a picture to model.to_pixels.")
         if given.ndim != 2:
             raise ValueError(
                 f"Tokens are [batch, pos]; got {list(given.shape)}. Put one text into a batch: tokens[None]."
             )
         return given.long()
+    if given.ndim == 3 and given.dtype != model.dtype:
+        raise ValueError(f"The residual stream is {given.dtype}, {model.name} is {model.dtype}; convert it with .to().")
     if given.ndim == 3 and given.shape[2] != cfg.d_model:
         one = " One image goes into a batch: image[None]." if cfg.image is not None else ""
         raise ValueError(f"A residual stream is [batch, pos, {cfg.d_model}]; got {list(given.shape)}.{one}")

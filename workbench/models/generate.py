@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +22,7 @@ Step = Callable[[int, int], bool | None]
 @torch.no_grad()
 def generate(
     model: Transformer,
-    tokens: Int[Tensor, "batch pos"],
+    tokens: str | Sequence[str] | Int[Tensor, "batch pos"],
     n: int = 20,
     *,
     attention_mask: Int[Tensor, "batch pos"] | None = None,
@@ -41,7 +41,7 @@ def generate(
 
     Args:
         model: a decoder.
-        tokens: prompts; of unlike length padded on the left, with an attention mask.
+        tokens: prompts, as texts or tokens; tokens of unlike length padded on the left, with an attention mask.
         n: new tokens at most.
         attention_mask: 1 for real tokens, 0 for padding on the left.
         taps: functions by activation name.
@@ -56,6 +56,9 @@ def generate(
     Raises:
         ValueError: the model is no decoder, the text would exceed its context, or a setting makes no sense.
     """
+    if not isinstance(tokens, Tensor):
+        given = model.to_inputs(tokens, side="left")
+        tokens, attention_mask = given["tokens"], given["attention_mask"]
     _check(model, tokens, attention_mask, n, temperature, top_k)
     end = getattr(model.tokenizer, "eos_token_id", None) if stop_at is None else (None if stop_at < 0 else stop_at)
     tokens = tokens.to(model.device)
@@ -82,6 +85,8 @@ def _check(
     model: Transformer, tokens: Tensor, mask: Tensor | None, n: int, temperature: float, top_k: int | None
 ) -> None:
     cfg = model.cfg
+    if tokens.ndim != 2:
+        raise ValueError(f"Tokens are [batch, pos]; got {list(tokens.shape)}. Put one text into a batch: tokens[None].")
     if not cfg.causal or cfg.head == "none" or cfg.pooling != "none" or cfg.n_out != cfg.d_vocab:
         raise ValueError(f"{model.name} does not predict the next token; choose a decoder such as smollm2-135m.")
     if n < 1:
@@ -90,6 +95,12 @@ def _check(
         raise ValueError(
             f"{tokens.shape[1]} tokens and {n} new ones are more than the {cfg.n_ctx} that {model.name} reads; "
             "shorten the prompt or ask for fewer."
+        )
+    pad = getattr(model.tokenizer, "pad_token_id", None)
+    if mask is None and len(tokens) > 1 and pad is not None and bool((tokens[:, -1] == pad).any()):
+        raise ValueError(
+            "A text of the batch ends in padding, behind which nothing can be written; give the texts themselves, or "
+            "pad them on the left with model.to_inputs(texts, side='left')."
         )
     if temperature < 0 or (top_k is not None and not 1 <= top_k <= cfg.d_vocab):
         raise ValueError("The temperature must be at least 0, and top_k between 1 and the size of the vocabulary.")

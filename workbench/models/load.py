@@ -17,6 +17,7 @@ from workbench.models.lookup import meant
 from workbench.models.memory import cast, device_of, dtype_of, spread
 from workbench.models.transformer import Transformer
 
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "spiece*", "merges.txt", "*.tiktoken", "tekken.json")
 # Transformers keeps its verbosity, and while it builds a model torch's default number type, for the whole process.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -35,6 +36,8 @@ def from_hf(hf_model: Any, tokenizer: Any = None, *, name: str | None = None) ->
     Raises:
         ValueError: the family, or an option of its configuration, is not supported.
     """
+    if not hasattr(hf_model, "config"):
+        raise ValueError(f"from_hf takes a Hugging Face model, not {type(hf_model).__name__}.")
     family = family_of(hf_model.config.model_type)
     if not any(base.__name__ in family.classes for base in type(hf_model).__mro__):
         raise ValueError(
@@ -182,6 +185,9 @@ def _reader(source: str, local: bool, family: Family) -> Any:
             return processors.from_pretrained(source, local_files_only=local, backend="pil")
         except (OSError, ValueError):
             return None
+    # Without a tokenizer's files transformers makes an empty one up.
+    if local and not any(next(Path(source).glob(pattern), None) for pattern in _TOKENIZER_FILES):
+        return None
     try:
         return AutoTokenizer.from_pretrained(source, local_files_only=local)
     except Exception as error:

@@ -24,6 +24,10 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(d_model)) if kind != "none" else None
         self.bias = nn.Parameter(torch.zeros(d_model)) if self.centred else None
 
+    def extra_repr(self) -> str:
+        """Kind and size, as torch prints them."""
+        return self.kind if self.weight is None else f"{self.kind}, {len(self.weight)}, eps={self.eps:g}"
+
     def _centre(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.dtype in HALF:
             x = x.float()
@@ -52,7 +56,7 @@ class Norm(nn.Module):
     def forward(self, x: Tensor, tap: Taps = NO_TAPS, name: str = "") -> Tensor:
         """Normalise ``x`` [..., d_model]; the fused kernel unless the parts are tapped."""
         if self.weight is None:
-            out = x
+            out = x.view_as(x)  # a tensor of the reader's own, so that a gradient there is the reader's alone
         elif tap.wants(f"{name}.hook_scale", f"{name}.hook_normalized"):
             centred, scale = self._centre(x)
             scale = tap(f"{name}.hook_scale", scale)

@@ -131,8 +131,8 @@ def check(name: str | Path, text: str | None = None) -> Parity:
 
     Args:
         name: as for :func:`workbench.models.load`.
-        text: what to compare on, for a vision model the path of an image; by default :data:`TEXT`, or two images of
-            random pixels.
+        text: what to compare on, for a vision model the path of an image; by default :data:`TEXT`, for a model without
+            a tokenizer random tokens, or two images of random pixels.
 
     Raises:
         ValueError: the model cannot be loaded, or has no counterpart in Hugging Face.
@@ -146,6 +146,10 @@ def check(name: str | Path, text: str | None = None) -> Parity:
         hf, reader = hugging_face(called, folder, torch.float32)
     model = from_hf(hf, reader, name=called)
     if model.cfg.image is None:
+        if model.tokenizer is None and text is None:
+            n = min(14, model.cfg.n_ctx)
+            drawn = torch.randint(model.cfg.d_vocab, (1, n), generator=torch.Generator().manual_seed(0))
+            return compare(hf, model, drawn, gradients=True)
         return compare(hf, model, model.to_tokens(TEXT if text is None else text), gradients=True)
     c = model.cfg.image
     random = torch.randn(2, c.channels, c.height, c.width, generator=torch.Generator().manual_seed(0))

@@ -18,6 +18,27 @@ from workbench.models.lookup import meant
 Tap = Callable[[Tensor], Tensor | None]
 
 
+class Keep:
+    """A tap that keeps an activation as it is, or as another tap leaves it.
+
+    Args:
+        kept: where it is kept.
+        name: under which name.
+        first: the tap to ask first.
+    """
+
+    def __init__(self, kept: dict[str, Tensor], name: str, first: Tap | None) -> None:
+        self.kept, self.name = kept, name
+        self.first = None if first is None else Taps({name: first})
+
+    def look(self, value: Tensor) -> Tensor:
+        """Keep the value, and hand it on."""
+        self.kept[self.name] = value if self.first is None else self.first(self.name, value)
+        return self.kept[self.name]
+
+    __call__ = look
+
+
 class Taps:
     """The taps of one call. ``tap(name, value)`` gives the value that the model goes on with."""
 
@@ -27,12 +48,33 @@ class Taps:
         self.functions: Mapping[str, Tap] = functions or {}
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        """Show ``value`` to the tap called ``name``, if there is one; what it returns replaces the value."""
+        """Show ``value`` to the tap called ``name``, if there is one; what it returns replaces the value.
+
+        A tap gets a copy and the model goes on with it, so that one that changes its tensor in place changes no other
+        activation, no cache and nothing of the caller's.
+
+        Raises:
+            ValueError: what it returns is no tensor of that shape (the batch may differ).
+        """
         function = self.functions.get(name)
         if function is None:
             return value
-        replaced = function(value)
-        return value if replaced is None else replaced
+        if isinstance(function, Keep):
+            return function.look(value)
+        value = value.clone()
+        try:
+            replaced = function(value)
+        except Exception as error:
+            error.add_note(f"(in the tap on '{name}')")
+            raise
+        if replaced is None:
+            return value
+        if not isinstance(replaced, Tensor) or replaced.shape[1:] != value.shape[1:]:
+            got = list(replaced.shape) if isinstance(replaced, Tensor) else type(replaced).__name__
+            raise ValueError(
+                f"The tap on '{name}' must return a tensor {list(value.shape)} or None; it returned {got}."
+            )
+        return replaced
 
     def wants(self, *names: str) -> bool:
         """True if any of these activations is tapped: then it must be made even where a fused path skips it."""
@@ -131,6 +173,8 @@ def select_names(names: NameFilter, known: Sequence[str]) -> list[str]:
         return [name for name in known if not name.endswith(ON_REQUEST)]
     if callable(names):
         return [name for name in known if names(name)]
+    if not isinstance(names, str | Iterable):
+        raise ValueError(f"Names are a name, a list of names or a predicate, not {type(names).__name__}.")
     chosen = [names] if isinstance(names, str) else list(names)
     check_names(chosen, known)
     return chosen

@@ -20,10 +20,12 @@ class Tokens:
     Attributes:
         tokenizer: a Hugging Face tokenizer, or None for models that have none.
         n_ctx: the most tokens a prompt may have.
+        d_vocab: how many tokens the model knows; None for as many as the tokenizer.
     """
 
     tokenizer: Any
     n_ctx: int
+    d_vocab: int | None = None
 
     def ids(self, text: str) -> list[int]:
         """Token ids of one text, with the special tokens that the tokenizer itself adds.
@@ -35,12 +37,14 @@ class Tokens:
         self._check(text, ids)
         return ids
 
-    def batch(self, texts: str | Sequence[str]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
-        """Tokens [batch, pos], padded on the right, and the length of each text."""
+    def batch(
+        self, texts: str | Sequence[str], side: str = "right"
+    ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
+        """Tokens [batch, pos], padded, and the length of each text."""
         rows = [self.ids(text) for text in ([texts] if isinstance(texts, str) else texts)]
         if not rows:
             raise ValueError("There are no prompts: give at least one.")
-        return pad_right(rows, self.pad), torch.tensor([len(row) for row in rows])
+        return padded(rows, self.pad, side), torch.tensor([len(row) for row in rows])
 
     @property
     def pad(self) -> int:
@@ -72,7 +76,7 @@ class Tokens:
             ValueError: the word is no token or several; the message shows them.
         """
         ids = self._need().encode(word, add_special_tokens=False)
-        if len(ids) != 1:
+        if len(ids) != 1 or (self.d_vocab is not None and ids[0] >= self.d_vocab):
             pieces = " + ".join(repr(piece) for piece in self.pieces(ids)) or "nothing"
             raise ValueError(
                 f"{word!r} is not one token for this model ({pieces}); choose a word that is, "
@@ -82,9 +86,10 @@ class Tokens:
 
     def is_single(self, word: str) -> bool:
         """True if ``word`` is exactly one token."""
-        return len(self._need().encode(word, add_special_tokens=False)) == 1
+        ids = self._need().encode(word, add_special_tokens=False)
+        return len(ids) == 1 and (self.d_vocab is None or ids[0] < self.d_vocab)
 
-    def inputs(self, texts: str | Sequence[str | tuple[str, str]]) -> dict[str, Tensor]:
+    def inputs(self, texts: str | Sequence[str | tuple[str, str]], side: str = "right") -> dict[str, Tensor]:
         """Tokens, attention mask and token types [batch, pos] of texts, or of pairs of texts.
 
         Raises:
@@ -101,9 +106,9 @@ class Tokens:
             rows.append(encoded["input_ids"])
             types.append(encoded.get("token_type_ids") or [0] * len(encoded["input_ids"]))
         return {
-            "tokens": pad_right(rows, self.pad),
-            "attention_mask": pad_right([[1] * len(row) for row in rows], 0),
-            "token_types": pad_right(types, 0),
+            "tokens": padded(rows, self.pad, side),
+            "attention_mask": padded([[1] * len(row) for row in rows], 0, side),
+            "token_types": padded(types, 0, side),
         }
 
     def _check(self, text: str, ids: Sequence[int]) -> None:
@@ -113,6 +118,19 @@ class Tokens:
             raise ValueError(
                 f"The prompt '{shorten(text)}' has {len(ids)} tokens; the model reads at most {self.n_ctx}. Shorten it."
             )
+        if self.d_vocab is not None and max(ids) >= self.d_vocab:
+            raise ValueError(
+                f"'{shorten(self._unknown(text, ids) or text)}' is not in the vocabulary of this model; it knows "
+                f"{self.d_vocab:,} tokens."
+            )
+
+    def _unknown(self, text: str, ids: Sequence[int]) -> str | None:
+        """The first piece of a text that the model has no token for."""
+        try:
+            spans = self._need()(text, return_offsets_mapping=True)["offset_mapping"]
+        except (NotImplementedError, KeyError, ValueError):
+            return None
+        return next((text[a:b] for i, (a, b) in zip(ids, spans, strict=False) if i >= (self.d_vocab or 0)), None)
 
     def pieces(self, text: str | Tensor | Sequence[int]) -> list[str]:
         """Each token as the text it stands for.
@@ -127,6 +145,19 @@ class Tokens:
         if self.tokenizer is None:
             raise ValueError("This model came without a tokenizer: give tokens, or pass one to from_hf.")
         return self.tokenizer
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, side: str) -> Int[Tensor, "batch pos"]:
+    """Rows of unlike length as one tensor.
+
+    Raises:
+        ValueError: another side than left and right.
+    """
+    if side not in ("left", "right"):
+        raise ValueError(f"Texts are padded on the left or the right, not '{side}'.")
+    if side == "right":
+        return pad_right(rows, pad)
+    return pad_right([row[::-1] for row in rows], pad).flip(1)
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "batch pos"]:

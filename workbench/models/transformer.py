@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +24,7 @@ from workbench.models.taps import (
     NO_TAPS,
     Hook,
     HookFunction,
+    Keep,
     NameFilter,
     Tap,
     Taps,
@@ -60,7 +61,7 @@ class Transformer(Weights):
     ) -> None:
         super().__init__()
         self.cfg, self.name = cfg, name
-        self.text = Tokens(tokenizer if cfg.image is None else None, cfg.n_ctx)
+        self.text = Tokens(tokenizer if cfg.image is None else None, cfg.n_ctx, cfg.d_vocab)
         self.images = None if cfg.image is None else Images(cfg.image, tokenizer)
         with torch.device("meta"):
             self._build(cfg)
@@ -102,8 +103,10 @@ class Transformer(Weights):
         """The Hugging Face tokenizer, or None."""
         return self.text.tokenizer
 
-    def to_tokens(self, texts: str | Sequence[str]) -> Int[Tensor, "batch pos"]:
-        """Tokens of one or several texts, padded on the right to the longest.
+    def to_tokens(
+        self, texts: str | Sequence[str], *, side: Literal["left", "right"] = "right"
+    ) -> Int[Tensor, "batch pos"]:
+        """Tokens of one or several texts, padded to the longest; on the left, :meth:`to_inputs` gives the mask as well.
 
         Causal attention never looks right, so padding there changes no real position. An encoder sees it, and masks the
         padding that the tokenizer has a token of its own for.
@@ -113,7 +116,7 @@ class Transformer(Weights):
                 that could not tell padding from text.
         """
         self._needs_text()
-        tokens, lengths = self.text.batch(texts)
+        tokens, lengths = self.text.batch(texts, side)
         if not self.cfg.causal and len(set(lengths.tolist())) > 1 and self.text.own_pad is None:
             raise ValueError(
                 f"The tokenizer of {self.name} has no token for padding alone, so padding could not be told from text; "
@@ -125,13 +128,15 @@ class Transformer(Weights):
         if self.images is not None:
             raise ValueError(f"{self.name} reads images, not text; use to_pixels.")
 
-    def to_inputs(self, texts: str | Sequence[str | tuple[str, str]]) -> dict[str, Tensor]:
-        """``tokens``, ``attention_mask``, ``token_types`` [batch, pos] of texts or pairs of texts, padded on the right.
+    def to_inputs(
+        self, texts: str | Sequence[str | tuple[str, str]], *, side: Literal["left", "right"] = "right"
+    ) -> dict[str, Tensor]:
+        """``tokens``, ``attention_mask``, ``token_types`` [batch, pos] of texts or pairs of texts, padded.
 
         For encoders: ``model(**model.to_inputs([("Who wrote it?", "Mary did.")]))``.
         """
         self._needs_text()
-        given = {name: tensor.to(self.device) for name, tensor in self.text.inputs(texts).items()}
+        given = {name: tensor.to(self.device) for name, tensor in self.text.inputs(texts, side).items()}
         return given if self.cfg.n_token_types else {k: v for k, v in given.items() if k != "token_types"}
 
     def to_str_tokens(self, text: str | Tensor | Sequence[int]) -> list[str]:
@@ -315,16 +320,8 @@ class Transformer(Weights):
         """
         kept: dict[str, Tensor] = {}
 
-        def keep(name: str, first: Tap | None) -> Tap:
-            def tap(value: Tensor) -> Tensor | None:
-                replaced = first(value) if first else None
-                kept[name] = value if replaced is None else replaced
-                return replaced
-
-            return tap
-
         given = dict(taps or {})
-        chosen = {name: keep(name, given.get(name)) for name in select_names(names, self.hook_names)}
+        chosen = {name: Keep(kept, name, given.get(name)) for name in select_names(names, self.hook_names)}
         out = self(tokens, {**given, **chosen}, **kwargs)
         return out, ActivationCache(kept)
 
@@ -343,14 +340,17 @@ class Transformer(Weights):
         """
         by_name: dict[str, list[HookFunction]] = {}
         for name, function in fwd_hooks:
-            for found in select_names(name, self.hook_names):
+            found_names = select_names(name, self.hook_names)
+            if not found_names:
+                raise ValueError("A hook's predicate matches no activation; model.hook_names lists them.")
+            for found in found_names:
                 by_name.setdefault(found, []).append(function)
         return cast(Tensor, self(tokens, {name: _chain(name, fns) for name, fns in by_name.items()}, **kwargs))
 
     def generate(
-        self, tokens: Int[Tensor, "batch pos"], n: int = 20, **options: Any
+        self, tokens: str | Sequence[str] | Int[Tensor, "batch pos"], n: int = 20, **options: Any
     ) -> Int[Tensor, "batch pos_and_new"]:
-        """The tokens with up to ``n`` new ones behind them; see :func:`workbench.models.generate.generate`."""
+        """Texts or tokens, as tokens, with up to ``n`` new ones behind; see :mod:`workbench.models.generate`."""
         from workbench.models.generate import generate
 
         return generate(self, tokens, n, **options)

@@ -41,6 +41,8 @@ def with_attention(
         raise ValueError("Give heads or layers, not both.")
     if layers is not None:
         heads = [(layer, head) for layer in layers for head in range(cfg.n_heads)]
+    if heads is not None and not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in heads):
+        raise ValueError(f"Heads are (layer, head) pairs, such as [(5, 1)]; got {heads}.")
     for layer, head in heads or ():
         if not (0 <= layer < cfg.n_layers and 0 <= head < cfg.n_heads):
             raise ValueError(

@@ -70,22 +70,22 @@ class Weights(nn.Module):
     @property
     def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:
         """Query weights."""
-        return torch.stack([block.attn.heads_of(block.attn.q).transpose(1, 2) for block in self.blocks])
+        return _stacked([block.attn.heads_of(block.attn.q).transpose(1, 2) for block in self.blocks])
 
     @property
     def W_K(self) -> Float[Tensor, "layer head d_model d_head"]:
         """Key weights as each query head sees them."""
-        return torch.stack([block.attn.heads_of(block.attn.k).transpose(1, 2) for block in self.blocks])
+        return _stacked([block.attn.heads_of(block.attn.k).transpose(1, 2) for block in self.blocks])
 
     @property
     def W_V(self) -> Float[Tensor, "layer head d_model d_head"]:
         """Value weights as each query head sees them."""
-        return torch.stack([block.attn.heads_of(block.attn.v).transpose(1, 2) for block in self.blocks])
+        return _stacked([block.attn.heads_of(block.attn.v).transpose(1, 2) for block in self.blocks])
 
     @property
     def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
         """Output weights of each head."""
-        return torch.stack([block.attn.W_O for block in self.blocks])
+        return _stacked([block.attn.W_O for block in self.blocks])
 
     @property
     def b_Q(self) -> Float[Tensor, "layer head d_head"]:
@@ -113,13 +113,13 @@ class Weights(nn.Module):
     @property
     def W_in(self) -> Float[Tensor, "layer d_model d_mlp"]:
         """Weights into the MLPs' neurons (the factor that is not gated)."""
-        return torch.stack([block.mlp.up.weight.T for block in self.blocks if block.mlp is not None])
+        return _stacked([block.mlp.up.weight.T for block in self.blocks if block.mlp is not None])
 
     @property
     def W_out(self) -> Float[Tensor, "layer d_mlp d_model"]:
         """Weights out of the MLPs' neurons."""
         mlps = [block.mlp for block in self.blocks if block.mlp is not None]
-        return torch.stack([m.out.weight.T if m.scale is None else m.out.weight.T * m.scale for m in mlps])
+        return _stacked([m.out.weight.T if m.scale is None else m.out.weight.T * m.scale for m in mlps])
 
     def _head_biases(self, part: str) -> Tensor:
         found = []
@@ -128,7 +128,7 @@ class Weights(nn.Module):
             bias = block.attn.bias_of(linear)
             like = block.attn.heads_of(linear)
             found.append(like.new_zeros(like.shape[:2]) if bias is None else bias)
-        return torch.stack(found)
+        return _stacked(found)
 
     def weights(self) -> dict[str, Tensor]:
         """Every tensor that makes the model, by name, not copied: what ``Transformer(cfg, weights)`` takes.
@@ -158,6 +158,15 @@ class Weights(nn.Module):
         return self._known[1]
 
     _known: tuple[object, str] | None = None
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    """One tensor of what each layer has."""
+    if not parts:
+        raise ValueError("This model has no MLPs.")
+    if any(part.device.type == "meta" for part in parts):
+        raise ValueError("Some weights of this model are not in memory; load it without a device map for this.")
+    return torch.stack(parts)
 
 
 def _digest(cfg: ModelConfig, weights: dict[str, Tensor]) -> str:
