@@ -10,7 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.circuits import Circuit, Graph, Scores, Task, discover, evaluate, faithfulness_curve, methods, tasks
+    from workbench.circuits import (
+        Circuit,
+        Graph,
+        Scores,
+        Task,
+        discover,
+        evaluate,
+        faithfulness_curve,
+        ground_truth,
+        methods,
+        tasks,
+    )
     from workbench.jobs import Request, run_discovery
     from workbench.models import (
         ModelConfig,
@@ -52,6 +63,7 @@ _HOMES = {
         "discover",
         "evaluate",
         "faithfulness_curve",
+        "ground_truth",
         "methods",
         "tasks",
     ),
@@ -81,6 +93,7 @@ __all__ = [
     "fresh",
     "from_hf",
     "from_transformer_lens",
+    "ground_truth",
     "inspection",
     "load",
     "methods",

@@ -3,6 +3,7 @@
 from workbench.circuits import tasks
 from workbench.circuits.evaluate import Evaluation, FaithfulnessCurve, evaluate, faithfulness_curve
 from workbench.circuits.graph import Circuit, Graph, Scores
+from workbench.circuits.ground_truth import GroundTruth, ground_truth
 from workbench.circuits.methods import Method, discover, methods
 from workbench.circuits.progress import Progress, Stopped
 from workbench.circuits.task import Task, TaskCheck
@@ -12,6 +13,7 @@ __all__ = [
     "Evaluation",
     "FaithfulnessCurve",
     "Graph",
+    "GroundTruth",
     "Method",
     "Progress",
     "Scores",
@@ -21,6 +23,7 @@ __all__ = [
     "discover",
     "evaluate",
     "faithfulness_curve",
+    "ground_truth",
     "methods",
     "tasks",
 ]
