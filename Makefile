@@ -63,9 +63,10 @@ notebooks: $(INSTALLED) model
 		echo "== $$file"; $(BIN)/jupyter-execute --timeout=900 "$$file" $(ARGS) || exit 1; \
 	done
 
-# One thread, whatever the machine has: sums come out alike then. About ten minutes.
+# One thread, whatever the machine has: sums come out alike then. About half an hour.
 zoo: $(INSTALLED)
 	$(BIN)/python -m workbench.models.zoo $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m workbench.circuits.known.programs)
 
 docs: $(DOCS_INSTALLED)
 	$(BIN)/python -m mkdocs build --quiet --strict --site-dir build/docs

@@ -97,7 +97,8 @@ def test_the_version_is_said_in_one_place() -> None:
 
 
 def test_no_file_of_the_package_is_over_400_lines() -> None:
-    sizes = {name_of(f): len(f.read_text(encoding="utf-8").splitlines()) for f in (ROOT / "workbench").rglob("*.py")}
+    written = [f for f in (ROOT / "workbench").rglob("*.py") if f.parent.name != "learned"]  # those are results
+    sizes = {name_of(f): len(f.read_text(encoding="utf-8").splitlines()) for f in written}
     assert {name: size for name, size in sizes.items() if size > 400} == {}
 
 

@@ -72,11 +72,6 @@ def graph_of(model: Transformer) -> Graph:
             f"{model.name} is {kind} ({model.cfg.family}); edges of such models are not supported yet. "
             "Choose a decoder such as smollm2-135m."
         )
-    if not model.cfg.causal:
-        raise ValueError(
-            f"{model.name} attends in both directions; tasks read the answer after the prompt and pad on the right, "
-            "which such models would see. Edges of them are not supported yet."
-        )
     cfg = model.cfg
     return Graph(cfg.n_layers, cfg.n_heads, has_mlp=not cfg.attn_only, parallel=cfg.parallel)
 
@@ -112,11 +107,12 @@ class Ablator:
     ``positional-mean``: its mean over prompts at each position. ``zero``: nothing. Padding never counts.
 
     Raises:
-        ValueError: an unknown ablation.
+        ValueError: an unknown ablation, or a task whose padding the model would see.
     """
 
     def __init__(self, model: Transformer, task: Task, kind: Ablation, batch_size: int) -> None:
         check_ablation(kind)
+        check_padding(model, task)
         self.model, self.kind = model, kind
         self._mean = None if kind in ("resample", "zero") else self._means(task, batch_size)
 
@@ -164,6 +160,19 @@ def check_ablation(kind: str) -> None:
     """
     if kind not in get_args(Ablation):
         raise ValueError(f"Unknown ablation '{kind}'; choose one of {', '.join(get_args(Ablation))}.")
+
+
+def check_padding(model: Transformer, task: Task) -> None:
+    """Refuse a task of prompts that differ in length for a model that looks right, where the padding is.
+
+    Raises:
+        ValueError: naming the model.
+    """
+    if not model.cfg.causal and len(set(task.lengths.tolist())) > 1:
+        raise ValueError(
+            f"{model.name} attends in both directions, and would see the padding of prompts that differ in length; "
+            "choose a task whose prompts have equally many tokens."
+        )
 
 
 def batch_size_for(model: Transformer, task: Task, budget: int) -> int:

@@ -49,12 +49,13 @@ class Task:
         name: key of the task.
         title: its name for people.
         clean, corrupted: [batch, pos] token ids, padded on the right.
-        lengths: [batch] real tokens of each pair; the answer is read at the last of them.
-        right, wrong: [batch, n] ids of right and wrong answers, padded with -1.
+        lengths: [batch] real tokens of each pair; the answer is read at the last of them, unless ``at`` says where.
+        right, wrong: [batch, n] ids of right and wrong answers, padded with -1; where there is none, its logit is 0.
         metric_kind: ``logit-diff`` (mean logit of the right minus of the wrong answers) or ``prob-diff`` (summed
             probabilities).
         clean_text, corrupted_text: the prompts.
         spec: what the task was made from; enough to make it again.
+        at: [batch] where the answer is read; None for the last real token.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Task:
     corrupted_text: list[str]
     metric_kind: Metric = "logit-diff"
     spec: dict[str, Any] = field(default_factory=dict)
+    at: Int[Tensor, " batch"] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -80,7 +82,7 @@ class Task:
     @property
     def last(self) -> Int[Tensor, " batch"]:
         """Position at which each example is answered."""
-        return self.lengths - 1
+        return self.lengths - 1 if self.at is None else self.at
 
     def metric(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, " batch"]:
         """The behaviour of each example; higher is more of it. Differentiable."""
@@ -95,7 +97,7 @@ class Task:
     def _gather(self, values: Tensor, ids: Tensor) -> Tensor:
         ids = ids.to(values.device)
         found = values.gather(-1, ids.clamp(min=0)).masked_fill(ids < 0, 0.0).sum(-1)
-        return found / (ids >= 0).sum(-1) if self.metric_kind == "logit-diff" else found
+        return found / (ids >= 0).sum(-1).clamp(min=1) if self.metric_kind == "logit-diff" else found
 
     def rows(self, start: int, stop: int) -> Task:
         """The examples ``start`` to ``stop``, without padding that they do not need."""
@@ -110,6 +112,7 @@ class Task:
             wrong=self.wrong[start:stop],
             clean_text=self.clean_text[start:stop],
             corrupted_text=self.corrupted_text[start:stop],
+            at=None if self.at is None else self.at[start:stop],
         )
 
     def batches(self, size: int) -> Iterator[Task]:

@@ -1,0 +1,41 @@
+"""Transformer Programs (Friedman, Wettig and Chen 2023): transformers that are learned as readable programs.
+
+``learn(find("sort"))`` trains a discrete transformer, ``emit`` writes it out as a Python file that runs on its own,
+``flow`` says which variable each of its parts reads. ``learned/`` has a program for every task.
+``python -m workbench.circuits.known.programs`` learns them again.
+"""
+
+from pathlib import Path
+
+from workbench.circuits.known.programs.check import agreement
+from workbench.circuits.known.programs.emit import emit
+from workbench.circuits.known.programs.flow import Flow, flow
+from workbench.circuits.known.programs.model import DiscreteTransformer
+from workbench.circuits.known.programs.program import Head, Lookup, Program
+from workbench.circuits.known.programs.tasks import TASKS, Examples, ProgramTask, Sizes, examples, find, names
+from workbench.circuits.known.programs.train import EPOCHS, Learned, learn
+
+LEARNED = Path(__file__).parent / "learned"
+"""The programs that come with the package: ``TASK.py``, with ``_`` for ``-``, and its card ``TASK.card.json``."""
+
+__all__ = [
+    "EPOCHS",
+    "LEARNED",
+    "TASKS",
+    "DiscreteTransformer",
+    "Examples",
+    "Flow",
+    "Head",
+    "Learned",
+    "Lookup",
+    "Program",
+    "ProgramTask",
+    "Sizes",
+    "agreement",
+    "emit",
+    "examples",
+    "find",
+    "flow",
+    "learn",
+    "names",
+]
