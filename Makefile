@@ -32,7 +32,7 @@ help:
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make bench      time the workbench against its peers; JSON goes to benchmarks/results"
 	@echo "make notebooks  run the notebooks"
-	@echo "make zoo        train the bundled models again; they replace those in workbench/models/zoo"
+	@echo "make zoo        train the bundled models and programs again; they replace those in the package"
 	@echo "make docs       build the documentation into build/docs"
 	@echo "make clean      delete caches and what was built; .venv stays"
 
@@ -63,9 +63,10 @@ notebooks: $(INSTALLED) model
 		echo "== $$file"; $(BIN)/jupyter-execute --timeout=900 "$$file" $(ARGS) || exit 1; \
 	done
 
-# One thread, whatever the machine has: sums come out alike then. About half an hour.
+# One thread, whatever the machine has: sums come out alike then. About an hour and a half.
 zoo: $(INSTALLED)
 	$(BIN)/python -m workbench.models.zoo $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m workbench.circuits.known.siit)
 	$(if $(ARGS),,$(BIN)/python -m workbench.circuits.known.programs)
 
 docs: $(DOCS_INSTALLED)

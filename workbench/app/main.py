@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from workbench.app import circuits, model
+from workbench.app import known, links, model
 
 
 def main() -> None:
@@ -16,8 +16,11 @@ def main() -> None:
     st.set_page_config(page_title="workbench", page_icon=str(icon), layout="wide")
     st.html("<style>.stMainBlockContainer { padding: 2.5rem 2rem 3rem; }</style>")  # pictures need the room
     pages = [
-        st.Page(circuits.page, title="Circuits", icon=":material/hub:", url_path="circuits", default=True),
+        links.page_of("circuits"),
+        links.page_of("head"),
         st.Page(model.page, title="Model", icon=":material/deployed_code:", url_path="model"),
+        st.Page(known.page, title="Known circuits", icon=":material/verified:", url_path="known"),
+        links.page_of("runs"),
     ]
     st.navigation(pages).run()
 

@@ -32,7 +32,7 @@ class GroundTruth:
         false_positive_rate, true_positive_rate: the ROC curve, from (0, 0) to (1, 1).
         precision, recall: after each true or false edge that a lower threshold lets in, ties together; the first is
             the highest threshold.
-        found: of the best ``n_true`` edges, those that are true; by name.
+        found: of the best ``n_true`` edges, those that are true and have a score; by name.
         missed: true edges that are not among them.
     """
 
@@ -71,7 +71,8 @@ def ground_truth(scores: Scores, true_edges: Iterable[str], *, ranking: Ranking 
     node_labels, node_values = _nodes(graph, truth.mask, key)
     falls, hits = _roc(labels, values)
     precision, recall = _precision_recall(labels, values)
-    best = scores.top(truth.n_edges, ranking, prune=False).edges
+    # An edge without a score was not chosen, whatever place a tie gave it.
+    best = {name for name in scores.top(truth.n_edges, ranking, prune=False).edges if scores.values[graph.edge(name)]}
     return GroundTruth(
         auroc=_auroc(labels, values),
         average_precision=_average_precision(labels, values),

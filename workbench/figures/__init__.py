@@ -5,9 +5,11 @@ from workbench.figures.attention_pattern import attention_pattern, head_grid
 from workbench.figures.circuit_graph import circuit_graph
 from workbench.figures.faithfulness import faithfulness_curve, faithfulness_plot
 from workbench.figures.figure import Figure, standalone
+from workbench.figures.ground_truth import precision_recall, roc_curve
 from workbench.figures.interaction import interaction_js
 from workbench.figures.overlay import Picture
 from workbench.figures.patches import patch_attention, patch_grid
+from workbench.figures.program_flow import program_flow
 from workbench.figures.svg import show_token
 
 __all__ = [
@@ -22,6 +24,9 @@ __all__ = [
     "interaction_js",
     "patch_attention",
     "patch_grid",
+    "precision_recall",
+    "program_flow",
+    "roc_curve",
     "show_token",
     "standalone",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.circuits.graph import Circuit, head_of, layer_of, node_of, part_of
@@ -20,6 +20,13 @@ WIDEST, THINNEST = 5.5, 0.6  # px
 FEEDS = {"q": "query", "k": "key", "v": "value", "mlp": "MLP", "logits": "logits"}
 # Membership of an edge when two circuits are compared.
 SIDES = {"first": BLUE, "second": VERMILION, "both": theme("muted")}
+# The same where the second circuit is the true one: what an edge is, its colour and its dashes.
+VERDICTS = {
+    "both": ("found", theme("q"), None),
+    "second": ("missed", theme("k"), "8 4"),
+    "first": ("false", theme("muted"), "2 3.5"),
+}
+VERDICT_WORDS = {"found": "found", "missed": "true, but missed", "false": "chosen, but not true"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class _Edge:
     score: float  # NaN where the circuit has no scores
     share: float  # of the largest |score|, 0 to 1
     rank: int  # 0 is the strongest
-    side: str  # "", or "first", "second", "both" in a comparison
+    side: str  # "", or "first", "second", "both" in a comparison, or "found", "missed", "false" against the truth
 
     @property
     def target(self) -> str:
@@ -42,7 +49,17 @@ class _Edge:
 
     @property
     def width(self) -> float:
-        return max(THINNEST, WIDEST * math.sqrt(self.share))
+        # A true edge that got no score is what a comparison with the truth is about: no hairline.
+        return 2.2 if self.side in VERDICT_WORDS else max(THINNEST, WIDEST * math.sqrt(self.share))
+
+    @property
+    def paint(self) -> tuple[str, str | None]:
+        """Colour and dashes."""
+        for word, colour, dash in VERDICTS.values():
+            if self.side == word:
+                return colour, dash
+        dash = f"{2.2 + 1.4 * self.width:.1f} {1.6 + 1.1 * self.width:.1f}" if self.score < 0 else None
+        return SIDES[self.side] if self.side else theme(self.feeds), dash
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,7 @@ def circuit_graph(
     places_of: Circuit | None = None,
     compare: Circuit | None = None,
     names: tuple[str, str] = ("this circuit", "the other"),
+    truth: Circuit | None = None,
 ) -> Figure:
     """Draw a circuit.
 
@@ -84,14 +102,18 @@ def circuit_graph(
         places_of: open the layers of this circuit too, so that two drawings of one graph share their places.
         compare: a second circuit of the same graph; edges are then coloured by which of the two they are in.
         names: what the two compared circuits are called in the legend.
+        truth: the true circuit, in place of ``compare``: edges are then found (in both), missed (only in the truth) or
+            false (only in this circuit), told apart by colour and by dashes, all of one width.
 
     Raises:
-        ValueError: ``compare`` or ``places_of`` belongs to another graph, or ``selected`` is not in the picture.
+        ValueError: ``compare``, ``truth`` or ``places_of`` is of another graph, or ``selected`` is not in the picture.
     """
-    for other in (compare, places_of):
+    for other in (compare, truth, places_of):
         if other is not None and other.graph != circuit.graph:
             raise ValueError(f"The two circuits belong to different graphs: {circuit.graph} and {other.graph}.")
     edges = _edges(circuit, compare)
+    if truth is not None:
+        edges = [replace(edge, side=VERDICTS[edge.side][0]) for edge in _edges(circuit, truth)]
     members = _members(circuit, edges)
     if selected is not None and selected not in members:
         raise ValueError(f"'{selected}' is not a node of this circuit, so it cannot be selected.")
@@ -147,6 +169,9 @@ def _members(circuit: Circuit, edges: Sequence[_Edge]) -> list[str]:
 def _default_title(circuit: Circuit, edges: Sequence[_Edge], members: Sequence[str], names: tuple[str, str]) -> str:
     graph = circuit.graph
     if any(e.side for e in edges):
+        found, missed, false = (sum(e.side == word for e in edges) for word in VERDICT_WORDS)
+        if found + missed + false:
+            return f"{found:,} of {plural(found + missed, 'true edge')} found, {missed:,} missed, {false:,} false"
         both, first, second = (sum(e.side == side for e in edges) for side in ("both", "first", "second"))
         return f"{plural(both, 'edge')} in both, {first:,} only in {names[0]}, {second:,} only in {names[1]}"
     heads = sum(head_of(node) is not None for node in members)
@@ -206,11 +231,10 @@ def _edge_marks(edges: Sequence[_Edge], curves: Sequence[str], view: _View) -> M
     weakest = min(0.75, max(0.14, 5.5 / math.sqrt(max(len(edges), 1))))
     marks = []
     for edge, curve in zip(reversed(edges), reversed(curves), strict=True):
-        colour = SIDES[edge.side] if edge.side else theme(edge.feeds)
-        width = edge.width
-        dash = f"{2.2 + 1.4 * width:.1f} {1.6 + 1.1 * width:.1f}" if edge.score < 0 else None
+        colour, dash = edge.paint
         near = " wb-near" * (view.selected in (edge.writer, edge.target))
         score = f"{number(edge.score)} {view.unit}" if math.isfinite(edge.score) else "no score"
+        score = f"{VERDICT_WORDS[edge.side]}, {score}" if edge.side in VERDICT_WORDS else score
         marks.append(
             element(
                 "path",
@@ -222,8 +246,8 @@ def _edge_marks(edges: Sequence[_Edge], curves: Sequence[str], view: _View) -> M
                 data_rank=str(edge.rank),
                 d=curve,
                 stroke=colour,
-                stroke_width=width,
-                stroke_opacity=weakest + (0.92 - weakest) * math.sqrt(edge.share),
+                stroke_width=edge.width,
+                stroke_opacity=0.9 if edge.side in VERDICT_WORDS else weakest + (0.92 - weakest) * edge.share**0.5,
                 stroke_dasharray=dash,
                 display="none" if edge.rank >= view.visible else None,
             )
@@ -306,7 +330,10 @@ def _legend(edges: Sequence[_Edge], view: _View, where: Places, names: tuple[str
     def stroke(colour: str, thickness: float = 2.4, dash: str | None = None) -> Markup:
         return element("line", x1=0, x2=20, y1=0, y2=0, stroke=colour, stroke_width=thickness, stroke_dasharray=dash)
 
-    if names is None:
+    verdicts = [verdict for verdict in VERDICTS.values() if any(e.side == verdict[0] for e in edges)]
+    if verdicts:
+        entries += [(stroke(colour, 2.2, dash), 20, VERDICT_WORDS[word]) for word, colour, dash in verdicts]
+    elif names is None:
         present = {e.feeds for e in edges}
         entries += [(stroke(theme(key)), 20, f"into {word}") for key, word in FEEDS.items() if key in present]
     else:
@@ -315,7 +342,7 @@ def _legend(edges: Sequence[_Edge], view: _View, where: Places, names: tuple[str
     lines = [entries]
     scored = [e for e in edges if math.isfinite(e.score)]
     sizes: list[tuple[Markup, float, str]] = []
-    if scored and abs(scored[0].score) > 0:
+    if scored and abs(scored[0].score) > 0 and not verdicts:
         top = scored[0]
         for share in (1.0, 0.25, 0.04):
             thickness = max(THINNEST, WIDEST * math.sqrt(top.share * share))
@@ -323,9 +350,9 @@ def _legend(edges: Sequence[_Edge], view: _View, where: Places, names: tuple[str
         sizes[-1] = (*sizes[-1][:2], f"{sizes[-1][2]} {view.unit} (size of the score)")
         if any(e.score < 0 for e in scored):
             sizes.append((stroke(theme("text"), 1.6, "4.5 3.2"), 20, "negative"))
-    else:
+    elif not verdicts:
         sizes.append((Markup(""), 0, "the edges have no scores: all are drawn alike"))
-    lines.append(sizes)
+    lines += [sizes] if sizes else []
     marks, y = [], 0.0
     for row in lines:
         x = 0.0

@@ -11,6 +11,7 @@ from workbench.circuits.known import oracles as o
 from workbench.circuits.known import rasp
 from workbench.circuits.known import rasp_programs as p
 
+NAMES, PLACES, THINGS = ["Ann", "Bob", "Cid", "Dan", "Eve"], ["school", "work"], ["flowers", "books"]
 ABC, DIGITS, BRACKETS = list("abc"), list(range(1, 6)), list("()ab")
 
 
@@ -61,6 +62,19 @@ def mirrored(source: random.Random, n: int) -> list[Any]:
     """The same from back to front."""
     half = [source.choice(ABC) for _ in range((n + 1) // 2)]
     return half + half[: n // 2][::-1]
+
+
+def at_most_two_names(xs: Sequence[Any]) -> bool:
+    """Inputs of at most two different names, of which at most one occurs twice and none more often."""
+    seen = [x for x in xs if x in NAMES]
+    return len(set(seen)) < 3 and len(seen) < len(set(seen)) + 2
+
+
+def giving(source: random.Random, n: int) -> list[Any]:
+    """A sentence such as "Ann and Bob went to school Bob gave flowers to", its last ``n`` words."""
+    one, two = source.sample(NAMES, 2)
+    again, place, thing = source.choice([one, two]), source.choice(PLACES), source.choice(THINGS)
+    return [one, "and", two, "went", "to", place, again, "gave", thing, "to"][-n:]
 
 
 @dataclass(frozen=True)
@@ -221,6 +235,9 @@ def _causal() -> list[Program]:
          o.placed(lambda xs, i: list(xs[: i + 1]).count("(") - list(xs[: i + 1]).count(")")), True),
         ("induction", "what followed the token when it occurred before", p.induction, list("abcdef"), 8,
          o.placed(o.induction), True, none_three_times),
+        ("simple-ioi", "the name that did not come twice", lambda: p.indirect_object(NAMES),
+         [*NAMES, *PLACES, *THINGS, "and", "went", "to", "gave"], 10, o.indirect_object(NAMES), True, at_most_two_names,
+         giving),
     ]  # fmt: skip
     return [Program(*row) for row in rows]
 

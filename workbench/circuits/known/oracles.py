@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 Values = list[Any]
@@ -81,6 +81,18 @@ def induction(xs: Sequence[Any], i: int) -> Any:
     """What followed the last occurrence before this one."""
     earlier = [j for j in range(i) if xs[j] == xs[i]]
     return xs[earlier[-1] + 1] if earlier else None
+
+
+def indirect_object(names: Collection[Any]) -> Oracle:
+    """The other name where one has occurred twice by then."""
+
+    def answer(xs: Sequence[Any], i: int) -> Any:
+        seen = [x for x in xs[: i + 1] if x in names]
+        twice = {x for x in seen if seen.count(x) > 1}
+        others = [x for x in seen if x not in twice]
+        return others[0] if twice and others else None
+
+    return placed(answer)
 
 
 def swapped(i: int, n: int) -> int:

@@ -7,7 +7,7 @@ comparisons of neighbours, counts, positions, checks of a whole list.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import reduce
 from typing import Any
 
@@ -257,3 +257,18 @@ def induction() -> SOp:
     """The token that followed this one when it occurred before, if attention is causal; None where it did not."""
     after_same = rasp.Select(shift_by(1), rasp.tokens, lambda key, query: key is not None and key == query)
     return rasp.Aggregate(after_same, rasp.tokens).named("induction")
+
+
+def indirect_object(names: Collection[Any]) -> SOp:
+    """The name that occurs once beside one that occurred twice, if attention is causal; None before there is one.
+
+    The circuit is the one that Wang et al. (2022, arXiv 2211.00593) found in GPT-2, made simple: a head sees that a
+    name is there again (duplicate token), one tells all later positions which (S-inhibition), one copies the other
+    name (name mover).
+    """
+    often = rasp.SelectorWidth(rasp.Select(rasp.tokens, rasp.tokens, EQ)).named("n_same")
+    again = rasp.SequenceMap(lambda word, n: word in names and n > 1, rasp.tokens, often).named("name_again")
+    seen = rasp.Select(again, rasp.tokens, lambda key, _: key)
+    subject = rasp.Aggregate(seen, rasp.tokens).named("subject")
+    other = rasp.Select(rasp.tokens, subject, lambda key, query: key in names and query is not None and key != query)
+    return rasp.Aggregate(other, rasp.tokens).named("indirect_object")

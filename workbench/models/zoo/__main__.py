@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,16 +18,32 @@ _INTERRUPTED = 130  # exit status that shells give a program ended by Ctrl-C
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train the models that are asked for, one after the other; 0, or 1 where one was not good enough."""
-    parser = argparse.ArgumentParser(
-        prog="python -m workbench.models.zoo", description="Train the small models that come with the workbench."
-    )
-    parser.add_argument("keys", nargs="*", metavar="KEY", help=f"which: {', '.join(names())}; all where none is given")
-    parser.add_argument("--out", type=Path, default=ZOO, help="where their folders go; into the package by default")
+    return run(arguments, names(), lambda key: find(key), ZOO, "python -m workbench.models.zoo")
+
+
+def run(
+    arguments: Sequence[str] | None, known: Sequence[str], find: Callable[[str], ZooModel], home: Path, program: str
+) -> int:
+    """The command that trains models again.
+
+    Args:
+        arguments: of the command line; those of this process if None.
+        known: names of all models.
+        find: the record of a name.
+        home: where their folders go if nothing else is said.
+        program: what the command is called.
+
+    Returns:
+        Its exit status.
+    """
+    parser = argparse.ArgumentParser(prog=program, description="Train the small models that come with the workbench.")
+    parser.add_argument("keys", nargs="*", metavar="KEY", help=f"which: {', '.join(known)}; all where none is given")
+    parser.add_argument("--out", type=Path, default=home, help="where their folders go; into the package by default")
     given = parser.parse_args(arguments)
     console = Console(highlight=False)
     try:
         # All names are looked up first: a slip should not show after ten minutes of training.
-        for record in [find(key) for key in given.keys or names()]:
+        for record in [find(key) for key in given.keys or known]:
             console.print(_made(record, given.out, console), markup=False, soft_wrap=True)
     except KeyboardInterrupt:
         print("Interrupted; the model that was in training is as it was before.", file=sys.stderr)  # noqa: T201

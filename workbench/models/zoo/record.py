@@ -12,8 +12,8 @@ from torch import Tensor
 from workbench.models.config import ModelConfig
 from workbench.models.transformer import Transformer
 
-Batch = tuple[Tensor, Tensor]
-"""What the model reads, and what it should answer."""
+Batch = tuple[Tensor, ...]
+"""What the model reads, and what it should answer, or what that is worked out from."""
 
 
 @dataclass(frozen=True)

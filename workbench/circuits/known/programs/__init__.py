@@ -5,8 +5,7 @@
 ``python -m workbench.circuits.known.programs`` learns them again.
 """
 
-from pathlib import Path
-
+from workbench.circuits.known.programs.bundled import LEARNED, BundledProgram, bundled
 from workbench.circuits.known.programs.check import agreement
 from workbench.circuits.known.programs.emit import emit
 from workbench.circuits.known.programs.flow import Flow, flow
@@ -15,13 +14,11 @@ from workbench.circuits.known.programs.program import Head, Lookup, Program
 from workbench.circuits.known.programs.tasks import TASKS, Examples, ProgramTask, Sizes, examples, find, names
 from workbench.circuits.known.programs.train import EPOCHS, Learned, learn
 
-LEARNED = Path(__file__).parent / "learned"
-"""The programs that come with the package: ``TASK.py``, with ``_`` for ``-``, and its card ``TASK.card.json``."""
-
 __all__ = [
     "EPOCHS",
     "LEARNED",
     "TASKS",
+    "BundledProgram",
     "DiscreteTransformer",
     "Examples",
     "Flow",
@@ -32,6 +29,7 @@ __all__ = [
     "ProgramTask",
     "Sizes",
     "agreement",
+    "bundled",
     "emit",
     "examples",
     "find",
