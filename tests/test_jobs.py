@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -10,12 +12,17 @@ import pytest
 import torch
 
 from workbench import jobs
-from workbench.circuits import Progress, discover, evaluate, faithfulness_curve, tasks
+from workbench.circuits import Method, Progress, discover, evaluate, faithfulness_curve, partial, tasks
+from workbench.circuits.activations import Ablation, graph_of
 from workbench.circuits.graph import Scores
+from workbench.circuits.greedy import greedy
+from workbench.circuits.partial import Partial
+from workbench.circuits.sweep import BUDGET
 from workbench.jobs import Request
 from workbench.models import Transformer
 from workbench.runs import RunError, RunStore
 
+registry = sys.modules["workbench.circuits.methods"]  # the package's `methods` is the function
 REQUEST = Request("micro", "ioi", n=4, seed=1, method="eap", edges=60)
 
 
@@ -203,6 +210,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"n": 0}, "at least one pair"),
     ({"edges": 0}, "at least one edge"),
     ({"edges": 10**6}, "1,000,000 edges are more than"),
+    ({"construction": "best"}, "Unknown construction 'best'"),
+    ({"construction": "threshold"}, "give a threshold"),
+    ({"metric": "loss"}, "measured by"),
+    ({"method": "random", "options": {"ablation": "mean"}}, "takes no ablation"),
 ]
 
 
@@ -234,17 +245,195 @@ def test_a_run_whose_model_or_prompts_are_no_longer_the_same_says_so(model, micr
         jobs.task_of(replace(run, info=changed), model)
 
 
-def test_own_prompts_make_a_run_of_their_own_that_cannot_be_made_again(model, store):
+def own_prompts(model: Transformer) -> Any:
     made = tasks.load("ioi", model, n=4, seed=1)
-    own = tasks.from_pairs(
+    return tasks.from_pairs(
         model,
         clean=made.clean_text[:2],
         corrupted=made.corrupted_text[:2],
         right=[model.tokenizer.decode(row.tolist()) for row in made.right[:2]],
         wrong=[model.tokenizer.decode(row.tolist()) for row in made.wrong[:2]],
     )
+
+
+def test_own_prompts_make_a_run_of_their_own_that_keeps_them(model, store):
+    own = own_prompts(model)
     run = jobs.run_discovery(model, replace(REQUEST, with_curve=False), store, task=own)
     assert run.id.startswith("custom-eap-")
-    assert run.info.prompts["clean"] == made.clean_text[:2]
+    assert run.info.prompts["clean"] == own.clean_text
+    again = jobs.task_of(store.open(run.id), model)
+    assert torch.equal(again.clean, own.clean)
+    assert torch.equal(again.right, own.right)
+    assert torch.equal(again.wrong, own.wrong)
+
+
+def test_own_prompts_whose_answers_were_not_kept_cannot_be_made_again(model, store):
+    run = jobs.run_discovery(model, replace(REQUEST, with_curve=False), store, task=own_prompts(model))
+    info = replace(run.info, prompts={"clean": ["a"], "corrupted": ["b"]})
     with pytest.raises(ValueError, match="prompts of somebody's own"):
-        jobs.task_of(run, model)
+        jobs.task_of(replace(run, info=info), model)
+
+
+# -- how the circuit is chosen, and from which prompts ---------------------------------------------------------
+
+
+def test_a_circuit_can_be_grown_or_cut_at_a_score(model, store):
+    plain = replace(REQUEST, with_curve=False)
+    scores = jobs.run_discovery(model, plain, store).scores
+    grown = jobs.run_discovery(model, replace(plain, construction="greedy", edges=12), store)
+    assert grown.circuit().edges == greedy(scores, 12, prune=True).edges
+    cut = float(scores.values.abs().flatten().topk(40).values[-1])
+    above = jobs.run_discovery(model, replace(plain, construction="threshold", threshold=cut), store)
+    assert above.circuit().edges == scores.above(cut).edges
+    assert above.report == evaluate(model, tasks.load("ioi", model, n=4, seed=1), scores.above(cut))
+    assert above.info.n_edges is None
+    assert above.circuit(5).edges == scores.top(5).edges
+    assert len({grown.id, above.id, jobs.run_discovery(model, plain, store).id}) == 3
+    for run in (grown, above):
+        asked = jobs.request_of(run)
+        assert jobs.run_discovery(model, asked, store).info.created == run.info.created
+
+
+@pytest.mark.parametrize(("threshold", "words"), [(1e9, "No edge reaches"), (-1.0, "keeps every edge")])
+def test_a_threshold_that_keeps_nothing_or_everything_says_the_range(model, store, threshold, words):
+    with pytest.raises(ValueError, match=rf"{words}.*lie between") as caught:
+        jobs.run_discovery(model, replace(REQUEST, construction="threshold", threshold=threshold), store)
+    assert "\n" not in str(caught.value)
+    (info,) = store.list()
+    assert info.status == "failed"
+    assert store.open(info.id).scores.complete
+
+
+def test_only_prompts_that_the_model_does(model, store):
+    run = jobs.run_discovery(model, replace(REQUEST, only_done=True, with_curve=False), store)
+    assert run.info.check is not None
+    assert run.info.check["accuracy"] == 1
+    assert jobs.request_of(run).only_done
+    assert jobs.task_of(run, model).clean_text == run.info.prompts["clean"]
+
+
+# -- going on --------------------------------------------------------------------------------------------------
+
+LONG = replace(REQUEST, method="slow", n=3, with_curve=False)
+
+
+def slow(
+    model: Transformer,
+    task: Any,
+    *,
+    ablation: Ablation = "resample",
+    budget: int = BUDGET,
+    progress: Any = None,
+    resume: Scores | None = None,
+    keep: Any = None,
+) -> Scores:
+    """One edge at a time by the slow reference's arithmetic: the patched metric, as any long method would."""
+    graph = graph_of(model)
+    rest = Partial(graph, task, "slow", {"ablation": ablation}, resume, keep)
+    for reader in reversed(range(len(graph.readers))):
+        if not rest.open(reader):
+            continue
+        if progress is not None and progress(Progress(reader, len(graph.readers), "slowly")) is False:
+            break
+        SCORED.append(reader)
+        rest.fill(reader, torch.arange(len(graph.writers)) * 0.01 - reader)
+    return rest.result()
+
+
+SCORED: list[int] = []
+
+
+@pytest.fixture
+def long_method(monkeypatch):
+    """A method that hands its scores out after every reader."""
+    record = Method("slow", "Slow", "many forwards", "nobody", slow, "patching")
+    monkeypatch.setattr(registry, "_METHODS", [*registry._METHODS, record])
+    monkeypatch.setattr(partial, "SECONDS", -1.0)
+    SCORED.clear()
+
+
+def test_a_stopped_search_goes_on_where_it_was(model, store, long_method):
+    said: list[str] = []
+    first = jobs.run_discovery(model, LONG, store, stop=lambda: len(SCORED) >= 5, tell=said.append)
+    assert (first.info.status, len(SCORED), said) == ("stopped", 5, [])
+    assert first.can_go_on
+    again = jobs.run_discovery(model, LONG, store, tell=said.append)
+    assert again.info.status == "done"
+    assert again.info.created == first.info.created
+    assert sorted(SCORED) == list(range(len(first.graph.readers)))  # none twice
+    assert "was stopped: going on where it ended" in said[0]
+    assert not (again.folder / "partial.safetensors").exists()
+    whole = jobs.run_discovery(model, LONG, store, fresh=True)
+    assert torch.equal(whole.scores.values, again.scores.values)
+    assert len(SCORED) == 2 * len(first.graph.readers)
+
+
+def test_scores_survive_kill_9(model, micro_folder, store, tmp_path):
+    """A process of its own is killed in the middle of its search; this one goes on with what it had."""
+    script = (
+        "import sys, time; from workbench import jobs; from workbench.circuits import partial; "
+        "from workbench.models import load; from workbench.runs import RunStore; partial.SECONDS = -1.0; "
+        "folder, store = sys.argv[1:]; request = jobs.Request(folder, 'ioi', n=3, seed=1, method='exact', edges=60); "
+        "jobs.run_discovery(load(folder), request, RunStore(store), lambda step: time.sleep(0.3))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(micro_folder), str(store.root)])
+    try:
+        for _ in range(600):
+            begun = store.list()
+            if begun and store.open(begun[0].id).partial is not None:
+                break
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait(20)
+    (info,) = store.list()
+    assert info.status == "interrupted"
+    kept = store.open(info.id)
+    assert kept.can_go_on
+    found = kept.partial
+    assert found is not None
+    left = found.values.isnan() & found.graph.mask
+    assert 0 < left.sum() < found.graph.n_edges
+
+    request = Request(str(micro_folder), "ioi", n=3, seed=1, method="exact", edges=60)
+    steps: list[Progress] = []
+    run = jobs.run_discovery(model, request, store, steps.append)
+    assert (run.id, run.info.status) == (info.id, "done")
+    whole = discover(model, tasks.load("ioi", model, n=3, seed=1), method="exact")
+    assert torch.allclose(run.scores.values, whole.values, atol=1e-6)
+    assert next(s.total for s in steps if s.what == "patching edges") == int(left.any(0).sum())
+
+
+def test_finished_steps_are_not_done_twice(model, store, monkeypatch):
+    calls: list[int] = []
+    monkeypatch.setattr(jobs, "discover", lambda *a, **k: calls.append(1) or discover(*a, **k))
+    stopped = jobs.run_discovery(model, REQUEST, store, lambda step: step.what != "checking faithfulness")
+    assert (stopped.info.status, stopped.info.curve) == ("stopped", None)
+    whole = jobs.run_discovery(model, REQUEST, store)
+    assert (whole.info.status, len(calls)) == ("done", 1)
+    assert whole.report == stopped.report
+    assert whole.curve == faithfulness_curve(model, tasks.load("ioi", model, n=4, seed=1), whole.scores)
+
+
+def test_partial_scores_of_other_settings_are_refused_with_both_shown(model, store, long_method):
+    first = jobs.run_discovery(model, LONG, store, stop=lambda: len(SCORED) >= 5)
+    other = replace(LONG, ablation="mean")
+    second = jobs.run_discovery(model, other, store, stop=lambda: len(SCORED) >= 9)
+    assert second.id != first.id
+    (first.folder / "partial.safetensors").replace(second.folder / "partial.safetensors")
+    with pytest.raises(ValueError, match="ablation: 'resample' then, 'mean' now") as caught:
+        jobs.run_discovery(model, other, store)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_gone_on_with_as_it_began(model, store):
+    run = jobs.run_discovery(model, replace(REQUEST, with_curve=False), store)
+    assert jobs.request_of(run) == replace(REQUEST, with_curve=False, options={"ablation": "resample"})
+    jobs.check_same_request(run, {"task": "ioi", "edges": 60, "options": {"ablation": "resample"}})
+    for given, words in [
+        ({"edges": 61}, "edges: 60 then, 61 now"),
+        ({"options": {"ablation": "mean"}}, "ablation: 'resample' then, 'mean' now"),
+        ({"n": 4, "seed": 2}, "seed: 1 then, 2 now"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            jobs.check_same_request(run, given)

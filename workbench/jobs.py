@@ -3,93 +3,36 @@
 :func:`run_discovery` works in the caller's thread, :func:`start` in one of its own. Either writes into the
 run's folder as it goes, so that a page, another process or a later day sees how far it came. Nothing is
 remembered here: to stop a job, :meth:`workbench.runs.RunStore.request_cancel` leaves a file in its folder.
+
+A run that ended before it was done, by a stop, an error or ``kill -9``, is gone on with when the same is asked again:
+scores that a long method handed out (:mod:`workbench.circuits.partial`) and steps that were finished are not done
+twice.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import inspect
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from workbench.circuits import Progress, Stopped, discover, evaluate, faithfulness_curve, tasks
-from workbench.circuits.activations import Ablation, check_ablation, graph_of
-from workbench.circuits.graph import Ranking
-from workbench.circuits.methods import check_options, method
+from workbench.circuits.methods import method
 from workbench.circuits.progress import ProgressFn
-from workbench.runs import Run, RunError, RunStore, RunWriter, run_id
+from workbench.remake import check_same_model, model_of, named, own_answers, task_of
+from workbench.request import Request, check, check_same_request, request_of
+from workbench.runs import Run, RunError, RunStore, RunWriter, choose, run_id
 
 if TYPE_CHECKING:
+    from workbench.circuits.graph import Scores
     from workbench.circuits.task import Task
     from workbench.models import Transformer
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to find, and how to judge it.
-
-    Attributes:
-        model: name of the model, for the record; the work is done on the model that is handed over with it.
-        task: key of the task.
-        n: number of prompt pairs.
-        seed: seed of the pairs.
-        method: key of the method.
-        options: options of the method; what is left out takes the method's default.
-        edges: how many of the best edges make the circuit.
-        ranking: best by ``absolute`` or by ``signed`` score.
-        ablation: what the edges outside the circuit carry while it is judged, and what a method that compares
-            with an ablated run compares with.
-        with_curve: also measure faithfulness over circuit sizes.
-    """
-
-    model: str
-    task: str
-    n: int = 32
-    seed: int = 0
-    method: str = "eap-ig"
-    options: dict[str, Any] = field(default_factory=dict)
-    edges: int = 500
-    ranking: Ranking = "absolute"
-    ablation: Ablation = "resample"
-    with_curve: bool = True
-
-
-def check(request: Request, model: Transformer | None = None) -> dict[str, Any]:
-    """See that a request can be met, as far as that can be known without working on it.
-
-    Args:
-        request: what is asked.
-        model: also compare with this model's graph; None while it is not loaded.
-
-    Returns:
-        The method's options with the defaults filled in.
-
-    Raises:
-        ValueError: an unknown task, method, option, ranking or ablation, fewer than one
-            prompt, or a number of edges that the graph does not have; one sentence.
-    """
-    tasks.get(request.task)
-    check_options(request.method, request.options)
-    check_ablation(request.ablation)
-    if request.ranking not in get_args(Ranking):
-        raise ValueError(f"Unknown ranking '{request.ranking}'; choose 'absolute' or 'signed'.")
-    if request.n < 1:
-        raise ValueError(f"A task needs at least one pair of prompts, not {request.n}.")
-    if request.edges < 1:
-        raise ValueError(f"A circuit needs at least one edge, not {request.edges}.")
-    if model is not None and request.edges > (total := graph_of(model).n_edges):
-        raise ValueError(f"{request.edges:,} edges are more than the {total:,} of {model.name}; ask for fewer.")
-    defaults = method(request.method).options
-    # What an edge is replaced by while it is scored and while it is judged should be the same thing.
-    same = {"ablation": request.ablation} if "ablation" in defaults else {}
-    return {**defaults, **same, **request.options}
 
 
 @dataclass(frozen=True)
@@ -111,37 +54,91 @@ class _Job:
                 "fingerprint": self.model.fingerprint,
                 "source": request.model,
             },
-            "task": {"seed": request.seed, **self.task.spec, **_named(self.task)},
+            "task": {"seed": request.seed, **self.task.spec, **named(self.task)},
             "method": request.method,
             "settings": {
                 "options": self.options,
-                "edges": request.edges,
+                **({"edges": request.edges} if request.construction != "threshold" else {}),
                 "ranking": request.ranking,
                 "ablation": request.ablation,
                 "curve": request.with_curve,
+                # Left out where they say nothing, so that the ids of earlier runs stay.
+                **({"construction": request.construction} if request.construction != "top" else {}),
+                **({"threshold": request.threshold} if request.construction == "threshold" else {}),
             },
         }
 
 
-def _named(task: Task) -> dict[str, Any]:
-    """What tells a task's prompts from all others, whatever made them."""
-    texts = json.dumps([task.clean_text, task.corrupted_text, task.right.tolist(), task.wrong.tolist()])
-    return {"name": task.name, "n": len(task), "digest": hashlib.sha256(texts.encode()).hexdigest()[:12]}
-
-
 def _prepare(model: Transformer, request: Request, task: Task | None) -> _Job:
-    options = check(request, model)
-    return _Job(model, request, task or tasks.load(request.task, model, n=request.n, seed=request.seed), options)
+    options = check(request, model, own=task is not None)
+    return _Job(model, request, prompts_of(model, request) if task is None else task, options)
+
+
+def prompts_of(model: Transformer, request: Request) -> Task:
+    """The prompts that a request asks for.
+
+    Raises:
+        ValueError: no such task, or the model cannot be asked it; or it does too few of the prompts.
+    """
+    metric: Any = request.metric  # a task refuses what it cannot be measured by
+    chosen: dict[str, Any] = {"keep": "done"} if request.only_done else {}
+    return tasks.load(request.task, model, n=request.n, seed=request.seed, metric=metric, **chosen)
 
 
 def _earlier(job: _Job, store: RunStore) -> Run | None:
-    """The finished run of the same request, if the store has one whose tensors can be read."""
-    identity = job.identity
+    """The run of the same request that is done, or that can be gone on with, if the store has one to be read."""
     with contextlib.suppress(RunError):
-        run = store.open(run_id(**identity))
+        run = store.open(store.folder_of(run_id(**job.identity)))
         if run.info.status == "done" and run.scores.complete:
             return run
+        if run.info.is_unfinished:
+            return run
     return None
+
+
+def _begun(job: _Job, store: RunStore, before: Run | None) -> tuple[RunWriter, Before]:
+    """The run's folder for this process, and what an earlier process had finished in it."""
+    had = Before() if before is None else Before.of(before)
+    return store.begin(**job.identity, n_edges=job.request.n_edges, go_on=had.anything), had
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an earlier process had finished of a run.
+
+    Attributes:
+        scores: all of them, or None.
+        partial: those that a search under way had handed out, or None.
+        report, curve: whether the circuit was judged, and its curve measured.
+    """
+
+    scores: Scores | None = None
+    partial: Scores | None = None
+    report: bool = False
+    curve: bool = False
+
+    @classmethod
+    def of(cls, run: Run) -> Before:
+        """What a run's folder holds; what cannot be read counts as not done."""
+        with contextlib.suppress(RunError):
+            if run.info.scores is not None and run.scores.complete:
+                report, curve = run.info.report, run.info.curve
+                return cls(run.scores, None, bool(report and report["complete"]), bool(curve and curve["complete"]))
+        return cls(partial=run.partial)
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.scores is not None or self.partial is not None
+
+    @property
+    def words(self) -> str:
+        """What there is, for people."""
+        if self.partial is not None:
+            mask = self.partial.graph.mask
+            done = int((mask & ~self.partial.values.isnan()).sum())
+            return f"{done:,} of {int(mask.sum()):,} edges were scored"
+        return "all edges were scored"
 
 
 def run_discovery(
@@ -153,8 +150,11 @@ def run_discovery(
     *,
     task: Task | None = None,
     fresh: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> Run:
     """Find a circuit, judge it and keep it; a finished run of the same request is returned as it is.
+
+    A run of it that was stopped or interrupted is gone on with.
 
     Args:
         model: to look into.
@@ -163,7 +163,8 @@ def run_discovery(
         progress: told about every step; returning False stops.
         stop: asked at every step; True stops. So does a ``cancel`` file in the run's folder.
         task: work on these prompts instead of making the request's.
-        fresh: work even if there is a finished run of the same request.
+        fresh: work from the start, whatever there is of the same request.
+        tell: told in one sentence when an earlier run is gone on with.
 
     Returns:
         The run, ``done`` or, when it was stopped, ``stopped`` with what was finished until then.
@@ -173,9 +174,13 @@ def run_discovery(
         Exception: whatever went wrong during the work; the run is kept as ``failed`` with the reason.
     """
     job = _prepare(model, request, task)
-    if not fresh and (earlier := _earlier(job, store)):
+    earlier = None if fresh else _earlier(job, store)
+    if earlier is not None and earlier.info.status == "done":
         return earlier
-    return _work(job, store.begin(**job.identity, n_edges=request.edges), progress, stop)
+    writer, before = _begun(job, store, earlier)
+    if tell is not None and earlier is not None and before.anything:
+        tell(f"Run {writer.id} was {earlier.info.status}: going on where it ended ({before.words}).")
+    return _work(job, writer, before, progress, stop)
 
 
 def start(
@@ -192,15 +197,16 @@ def start(
         ValueError: the request cannot be met, or is being worked on, or the store cannot be written.
     """
     job = _prepare(model, request, task)
-    if not fresh and (earlier := _earlier(job, store)):
+    earlier = None if fresh else _earlier(job, store)
+    if earlier is not None and earlier.info.status == "done":
         return earlier.id
-    writer = store.begin(**job.identity, n_edges=request.edges)
+    writer, before = _begun(job, store, earlier)
 
     def work() -> None:
         # The page reads the reason from the run; this is for whoever reads the server's log.
         with contextlib.suppress(ValueError):
             try:
-                _work(job, writer, None, None)
+                _work(job, writer, before, None, None)
             except ValueError:
                 raise
             except Exception:
@@ -208,46 +214,6 @@ def start(
 
     threading.Thread(target=work, name=f"run {writer.id}", daemon=True).start()
     return writer.id
-
-
-def model_of(run: Run, progress: Callable[[int, int, str], None] | None = None) -> Transformer:
-    """Load the model of a run again.
-
-    Raises:
-        ValueError: it cannot be loaded, or it is not the same model any more.
-    """
-    from workbench.models import load
-
-    about = run.info.model
-    model = load(about.get("source") or about.get("name", ""), progress=progress)
-    check_same_model(run, model)
-    return model
-
-
-def check_same_model(run: Run, model: Transformer) -> None:
-    """See that a model is the one that a run was made with.
-
-    Raises:
-        ValueError: its weights are others.
-    """
-    if model.fingerprint != run.info.model.get("fingerprint"):
-        raise ValueError(f"{model.name} is not the model of run '{run.id}' any more: its weights have changed.")
-
-
-def task_of(run: Run, model: Transformer) -> Task:
-    """Make the prompts of a run again.
-
-    Raises:
-        ValueError: they were somebody's own, or this version of the workbench makes others.
-    """
-    spec = {key: value for key, value in run.info.task.items() if key != "digest"}
-    name, n, seed = spec.pop("name"), spec.pop("n"), spec.pop("seed")
-    if name not in tasks.names():
-        raise ValueError(f"Run '{run.id}' is about prompts of somebody's own ('{name}'); they cannot be made again.")
-    task = tasks.load(name, model, n=n, seed=seed, **spec)
-    if _named(task)["digest"] != run.info.task.get("digest"):
-        raise ValueError(f"This version of the workbench makes other prompts than run '{run.id}' had; run it again.")
-    return task
 
 
 class _Voice:
@@ -264,12 +230,14 @@ class _Voice:
         return not self.stopped
 
 
-def _work(job: _Job, writer: RunWriter, progress: ProgressFn | None, stop: Callable[[], bool] | None) -> Run:
-    """Do the job, each result written as soon as there is one."""
+def _work(
+    job: _Job, writer: RunWriter, before: Before, progress: ProgressFn | None, stop: Callable[[], bool] | None
+) -> Run:
+    """Do the job, or the rest of it, each result written as soon as there is one."""
     say = _Voice(writer, progress, stop)
     timings: dict[str, float] = {}
     try:
-        _steps(job, writer, say, timings)
+        _steps(job, writer, before, say, timings)
     except (Stopped, KeyboardInterrupt):
         return writer.finish("stopped", timings=timings)
     except Exception as error:
@@ -280,27 +248,39 @@ def _work(job: _Job, writer: RunWriter, progress: ProgressFn | None, stop: Calla
     return writer.finish("stopped" if say.stopped else "done", timings=timings)
 
 
-def _steps(job: _Job, writer: RunWriter, say: _Voice, timings: dict[str, float]) -> None:
+def _steps(job: _Job, writer: RunWriter, before: Before, say: _Voice, timings: dict[str, float]) -> None:
     """Self-check, scores, report, curve; returns early when asked to stop."""
     model, request, task = job.model, job.request, job.task
     prompts = {"clean": task.clean_text, "corrupted": task.corrupted_text, "metric": task.metric_name}
-    writer.update(prompts=prompts)
+    writer.update(prompts=prompts | own_answers(model, task))
     with _timed(timings, "check"):
         found = task.check(model)
     writer.update(check=asdict(found), note=found.warning or "")
-    with _timed(timings, "discover"):
-        scores = discover(model, task, method=request.method, progress=say, **job.options)
-    writer.save_scores(scores)
+    scores = before.scores
+    if scores is None:
+        with _timed(timings, "discover"):
+            scores = discover(
+                model, task, method=request.method, progress=say, **job.options, **_support(job, writer, before)
+            )
+        writer.save_scores(scores)
     if say.stopped or not say(Progress(0, 1, "judging the circuit")):
         return
-    circuit = scores.top(request.edges, ranking=request.ranking)
-    with _timed(timings, "evaluate"):
-        report = evaluate(model, task, circuit, ablation=request.ablation, progress=say)
-    writer.update(report=asdict(report))
-    if request.with_curve and not say.stopped:
+    if not before.report:
+        circuit = choose(scores, request.construction, request.n_edges, request.threshold, request.ranking)
+        with _timed(timings, "evaluate"):
+            report = evaluate(model, task, circuit, ablation=request.ablation, progress=say)
+        writer.update(report=asdict(report))
+    if request.with_curve and not before.curve and not say.stopped:
         with _timed(timings, "curve"):
             curve = faithfulness_curve(model, task, scores, ablation=request.ablation, progress=say)
         writer.update(curve=asdict(curve))
+
+
+def _support(job: _Job, writer: RunWriter, before: Before) -> dict[str, Any]:
+    """What a long method takes so that its scores outlive the process: a place for them, and those of before."""
+    takes = inspect.signature(method(job.request.method).run).parameters
+    offered = {"keep": writer.save_partial, "resume": before.partial}
+    return {name: value for name, value in offered.items() if name in takes}
 
 
 @contextlib.contextmanager
@@ -321,3 +301,20 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, ValueError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+__all__ = [
+    "Before",
+    "Request",
+    "check",
+    "check_same_model",
+    "check_same_request",
+    "model_of",
+    "named",
+    "prompts_of",
+    "request_of",
+    "run_discovery",
+    "sentence",
+    "start",
+    "task_of",
+]

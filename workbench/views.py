@@ -21,7 +21,8 @@ from workbench.runs import Run
 
 if TYPE_CHECKING:
     from workbench.circuits import Circuit, Evaluation
-    from workbench.inspection import Comparison, Look
+    from workbench.head import HeadLook
+    from workbench.inspection import Comparison, Given, Look
     from workbench.models import Transformer
 
 
@@ -41,7 +42,7 @@ def circuit_view(run: Run, n_edges: int | None = None) -> Exportable:
         ValueError: more edges than the graph has, or the run has no scores.
     """
     circuit = run.circuit(n_edges)
-    own = n_edges in (None, run.info.n_edges)
+    own = n_edges is None or n_edges == run.info.n_edges
     caption = f"{run.info.caption if own else run.info.short_caption} · run {run.id}"
     title = _finding(circuit, run.report) if own else None
     figure = circuit_graph(circuit, title=title, caption=caption, unit=run.info.prompts.get("metric", "metric"))
@@ -82,6 +83,49 @@ def prompt_of(run: Run, prompt: int, side: str = "clean") -> str:
     return texts[prompt]
 
 
+def given_of(run: Run, model: Transformer, prompt: int, side: str = "clean") -> Given:
+    """One prompt of a run as its model reads it.
+
+    Raises:
+        ValueError: there is no such prompt, or the prompts cannot be made again.
+    """
+    from workbench import inspection, jobs
+
+    text = prompt_of(run, prompt, side)
+    if model.cfg.causal and model.images is None and model.tokenizer is not None:
+        return inspection.read(model, text)
+    # An image, or a text that is more than its words: with a mask, or without a tokenizer.
+    task = jobs.task_of(run, model).rows(prompt, prompt + 1)
+    tensor = (task.clean if side == "clean" else task.corrupted).to(model.device)
+    if model.images is not None:
+        return inspection.see(model, tensor, text)
+    tokens = tensor[:, : int(task.lengths[0])]
+    names = model.to_str_tokens(tokens[0]) if model.tokenizer is not None else [str(t) for t in tokens[0].tolist()]
+    return inspection.Given(tokens, tuple(names), text)
+
+
+def head_view(found: HeadLook, model: str, subject: str, *, mute_first: bool = False) -> Exportable:
+    """The pattern of a head on any input; the data beside it are all that is known of the head there.
+
+    Args:
+        found: what was looked at.
+        model: its name, for the caption.
+        subject: the input in words, for the caption.
+        mute_first: leave the first token out of the colour scale.
+    """
+    subject = subject if len(subject) <= 120 else f"{subject[:119]}…"
+    figure = attention_pattern(
+        found.pattern,
+        list(found.names),
+        caption=f"{model} · “{subject}”.",
+        mute_first=mute_first,
+        layer=found.layer,
+        head=found.head,
+        causal=found.causal,
+    )
+    return Exportable(None, figure, {"model": model, "input": subject, "head": found.to_json()})
+
+
 def attention_view(
     run: Run,
     model: Transformer,
@@ -111,18 +155,19 @@ def attention_view(
             f"There is no head {layer}.{head}: {model.name} has layers 0 to {model.cfg.n_layers - 1} "
             f"and heads 0 to {model.cfg.n_heads - 1}."
         )
-    text = prompt_of(run, prompt, side)
-    name = f"blocks.{layer}.attn.hook_pattern"
-    _, cache = model.run_with_cache(model.to_tokens(text), [name], stop_at_layer=layer + 1)
-    tokens, patterns = model.to_str_tokens(text), cache[name][0]
+    given = given_of(run, model, prompt, side)
+    text, tokens, name = given.subject, list(given.names), f"blocks.{layer}.attn.hook_pattern"
+    _, cache = model.run_with_cache(given.tensor, [name], stop_at_layer=layer + 1)
+    patterns, causal = cache[name][0], model.cfg.causal
     caption = f"{run.info.model['name']} · {side} prompt {prompt} · run {run.id}."
     data: dict[str, Any] = {"layer": layer, "head": head, "tokens": tokens, "prompt": text}
     if head is None:
-        figure = head_grid(patterns, tokens, caption=caption, layer=layer, mute_first=mute_first)
+        figure = head_grid(patterns, tokens, caption=caption, layer=layer, mute_first=mute_first, causal=causal)
         data["patterns"] = patterns.tolist()
     else:
         pattern = patterns[head]
-        figure = attention_pattern(pattern, tokens, caption=caption, layer=layer, head=head, mute_first=mute_first)
+        where: dict[str, Any] = {"layer": layer, "head": head, "causal": causal}
+        figure = attention_pattern(pattern, tokens, caption=caption, mute_first=mute_first, **where)
         data["pattern"] = pattern.tolist()
     return Exportable(None, figure, origin(run) | {"attention": data})
 

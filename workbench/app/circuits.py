@@ -1,165 +1,114 @@
-"""The Circuits page: ask for a circuit, watch it being found, look at it, take it away."""
+"""The Circuits page: ask for a circuit, watch it being found, look at it, switch parts off, take it away."""
 
 from __future__ import annotations
 
 import time
-from datetime import datetime
-from typing import Literal, cast, get_args
+from typing import Literal
 
 import streamlit as st
 
 from workbench import jobs
-from workbench.app import detail, state
+from workbench.app import ask, compare, detail, links, own_prompts, state, switched
 from workbench.app.figure import show
-from workbench.circuits import methods, tasks
-from workbench.circuits.activations import Ablation
-from workbench.circuits.graph import Ranking
-from workbench.models import registry
-from workbench.runs import Run, RunInfo, RunStore
+from workbench.app.run_words import MARKS, title_of, when
+from workbench.runs import Run, RunStore
 from workbench.views import circuit_view
 
-_MARKS = {"done": "✓", "running": "…", "stopped": "◐", "interrupted": "◐", "failed": "✗"}
-_RUNS_SHOWN = 12
+_RUNS_SHOWN = 8
+# What of the address belongs to one run's view.
+_VIEW = ("node", "off", "by", "with", "prompt")
 
 
 def page() -> None:
     """The whole page."""
     store = state.store()
     with st.sidebar:
-        request = _ask()
+        asked = ask.ask()
         if st.button("Discover", type="primary", width="stretch", help="Score every edge, keep the best, check them."):
-            _begin(request, store)
+            _begin(asked, store)
+        ready = st.container()
         _runs(store)
+    run = _main(asked, store)
+    if run is None or run.info.status != "running":  # a search under way needs the cores
+        with ready:
+            ask.say_readiness(asked, wait=run is None)
+
+
+def _main(asked: ask.Asked, store: RunStore) -> Run | None:
+    """The run of the address, if it names one."""
     which = state.parameter("run")
+    if asked.is_own:
+        with st.expander("Your own prompts", expanded=which is None):
+            own_prompts.edit()
     if which is None:
-        _welcome()
-        return
+        if not asked.is_own:
+            _welcome()
+        return None
     try:
         # The address comes from anywhere: only runs of this store, never a path.
         run = store.open(store.folder_of(which).name)
     except ValueError as error:
         st.error(str(error))
-        return
+        return None
+    if (other := state.parameter("with")) is not None:
+        compare.show(run, other, store)
+        return run
     _header(run, store)
     if run.info.status == "running":
         _watch(run.id, store, run.info.scores is not None)
-    _result(run)
+    _result(run, store)
+    return run
 
 
-def _ask() -> jobs.Request:
-    """What is asked, in the order in which a person thinks of it; every choice lives in the address."""
-    model = st.selectbox(
-        "Model",
-        registry.names("decoder"),  # what the tasks ask: which word comes next
-        key="model",
-        bind="query-params",
-        accept_new_options=True,
-        help="A name from the list, a local folder in Hugging Face's layout, or a hub id such as owner/name.",
-    )
-    task = state.choice("Task", {record.key: record.title for record in tasks.records()}, "task")
-    st.caption(tasks.get(task).description)
-    known = {record.key: record for record in methods()}
-    method = state.choice(
-        "Method",
-        {key: record.title for key, record in known.items()},
-        "method",
-        "How edges are scored. " + "; ".join(f"{m.title}: {m.cost} ({m.reference})" for m in known.values()) + ".",
-    )
-    edges = st.number_input(
-        "Edges",
-        min_value=1,
-        value=500,
-        step=100,
-        key="edges",
-        bind="query-params",
-        help="How many of the best edges make the circuit; edges that lead nowhere are then pruned.",
-    )
-    with st.expander("Settings"):
-        n = st.number_input("Prompt pairs", min_value=1, value=32, key="n", bind="query-params")
-        seed = st.number_input("Seed of the prompts", min_value=0, value=0, key="seed", bind="query-params")
-        options = {}
-        if "steps" in known[method].options:
-            options["steps"] = st.number_input(
-                "Integration steps",
-                min_value=1,
-                value=known[method].options["steps"],
-                key="steps",
-                bind="query-params",
-                help="Points between the corrupted and the clean embedding at which gradients are taken.",
-            )
-        ablation = st.selectbox(
-            "Ablation",
-            get_args(Ablation),
-            key="ablation",
-            bind="query-params",
-            help="What an edge outside the circuit carries: its value on the corrupted prompt, a mean, or zero.",
-        )
-        ranking = st.selectbox(
-            "Ranking",
-            get_args(Ranking),
-            key="ranking",
-            bind="query-params",
-            help="Best by absolute score, or by signed score, which leaves out edges that work against the behaviour.",
-        )
-    return jobs.Request(
-        model=model or registry.names()[0],
-        task=task,
-        n=int(n),
-        seed=int(seed),
-        method=method,
-        options={key: int(value) for key, value in options.items()},
-        edges=int(edges),
-        ranking=cast(Ranking, ranking),
-        ablation=cast(Ablation, ablation),
-    )
-
-
-def _begin(request: jobs.Request, store: RunStore) -> None:
+def _begin(asked: ask.Asked, store: RunStore) -> None:
     """Start the search in a thread of its own and turn to its run."""
     try:
-        jobs.check(request)
+        jobs.check(asked.request, own=asked.is_own)
         store.check_writable()
-        found = jobs.start(state.model(request.model), request, store)
+        model = state.model(asked.request.model)
+        found = jobs.start(model, asked.request, store, task=ask.own_task(asked, model))
     except ValueError as error:
         st.error(str(error))
         return
-    state.set_parameter("run", found)
-    state.set_parameter("node", None)
+    _turn_to(found)
+
+
+def _turn_to(run: str) -> None:
+    for name in _VIEW:
+        state.set_parameter(name, None)
+    state.set_parameter("run", run)
+    st.rerun()
+
+
+def _go_on(run: Run, store: RunStore) -> None:
+    """Go on with a run that ended before it was done."""
+    try:
+        request = jobs.request_of(run)
+        model = state.model(request.model)
+        jobs.check_same_model(run, model)
+        jobs.start(model, request, store, task=jobs.task_of(run, model))
+    except ValueError as error:
+        st.error(str(error))
+        return
     st.rerun()
 
 
 def _runs(store: RunStore) -> None:
-    """The earlier runs, newest first; a click opens one."""
+    """The newest runs; a click opens one."""
     found, broken = store.scan()
     if not found and not broken:
         return
     st.divider()
     st.markdown("**Runs**")
     for info in found[:_RUNS_SHOWN]:
-        label = f"{_MARKS.get(info.status, '?')} {_title(info)}"
         kind: Literal["secondary", "tertiary"] = "secondary" if info.id == state.parameter("run") else "tertiary"
-        if st.button(label, key=f"run-{info.id}", type=kind, width="stretch", help=_when(info)):
-            state.set_parameter("run", info.id)
-            state.set_parameter("node", None)
-            st.rerun()
-    if len(found) > _RUNS_SHOWN:
-        st.caption(f"and {len(found) - _RUNS_SHOWN} older ones: `workbench runs`")
+        label = f"{MARKS.get(info.status, '?')} {title_of(info)}"
+        if st.button(label, key=f"run-{info.id}", type=kind, width="stretch", help=when(info)):
+            _turn_to(info.id)
+    more = len(found) - _RUNS_SHOWN
+    links.link(f"All runs ({more} more)" if more > 0 else "All runs", "runs", help="Search, compare, rename, delete.")
     for sentence in broken:
         st.warning(sentence)
-
-
-def _title(info: RunInfo) -> str:
-    """What a run is called: its own title, else what it asked; escaped, for the label is Markdown."""
-    if info.title != info.id:
-        text = info.title
-    else:
-        text = f"{info.task.get('name')} · {info.method} · {info.n_edges} edges"
-    return "".join(f"\\{c}" if c in r"\`*_{}[]()#+-.!|<>$:~" else c for c in text)
-
-
-def _when(info: RunInfo) -> str:
-    begun = datetime.fromisoformat(info.created).astimezone().strftime("%d %B %Y, %H:%M")
-    return f"{info.status} · {info.model.get('name')} · {begun} · `{info.id}`"
 
 
 def _welcome() -> None:
@@ -174,9 +123,11 @@ def _welcome() -> None:
 
 def _header(run: Run, store: RunStore) -> None:
     """Title of the run, and what can be done with it."""
-    left, right = st.columns([6, 1], vertical_alignment="center")
+    left, middle, right = st.columns([5, 1, 1], vertical_alignment="center")
     if run.info.title != run.id:
-        left.subheader(_title(run.info))
+        left.subheader(title_of(run.info))
+    with middle.popover("Compare", width="stretch", disabled=run.info.scores is None):
+        _choose_other(run, store)
     with right.popover("Run", width="stretch"):
         st.caption(f"`{run.id}`")
         title = st.text_input("Title", value=run.info.title, key=f"title-{run.id}")
@@ -187,7 +138,8 @@ def _header(run: Run, store: RunStore) -> None:
                 st.error(str(error))
             else:
                 st.rerun()
-        if st.button("Delete this run", disabled=run.info.status == "running"):
+        sure = st.checkbox("Delete for good", key=f"sure-{run.id}", disabled=run.info.status == "running")
+        if st.button("Delete this run", disabled=not sure):
             try:
                 store.delete(run.id)
             except ValueError as error:
@@ -195,6 +147,20 @@ def _header(run: Run, store: RunStore) -> None:
             else:
                 state.set_parameter("run", None)
                 st.rerun()
+
+
+def _choose_other(run: Run, store: RunStore) -> None:
+    """The runs that this one can be compared with."""
+    others = {info.id: info for info in store.list() if info.id != run.id and info.graph == run.info.graph}
+    if not others:
+        st.caption("There is no other run of this model. Try another method or task, then compare.")
+        return
+    chosen = st.selectbox("With", list(others), key=f"other-{run.id}", format_func=lambda i: title_of(others[i], False))
+    if st.button("Compare the two", type="primary"):
+        for name in _VIEW:
+            state.set_parameter(name, None)
+        state.set_parameter("with", chosen)
+        st.rerun()
 
 
 @st.fragment(run_every=0.5)
@@ -225,17 +191,28 @@ def _remaining(which: str, what: str, share: float) -> str:
     return f", about {max(1, round((1 - share) * (now - begin) / (share - at)))} s left"
 
 
-def _result(run: Run) -> None:
-    """The circuit in the middle; what is selected, how faithful it is, and the files beside it."""
+def _unfinished(run: Run, store: RunStore) -> None:
+    """What became of a run that ended before it was done, and how to go on."""
     info = run.info
     if info.status == "failed":
         st.error(f"This run failed: {info.error}")
-        return
+    else:
+        kept = "what it had finished is shown" if info.scores else "no edge was scored by then"
+        if info.scores is None and run.can_go_on:
+            kept = "the scores found so far are kept"
+        st.warning(f"This run was {info.status}; {kept}.")
+    label = "Go on where it ended" if run.can_go_on else "Start it again"
+    if st.button(label, key="go-on"):
+        _go_on(run, store)
+
+
+def _result(run: Run, store: RunStore) -> None:
+    """The circuit in the middle; what is selected, how faithful it is, and the files beside it."""
+    info = run.info
+    if info.is_unfinished:
+        _unfinished(run, store)
     if info.note:
         st.warning(info.note)
-    if info.status in ("stopped", "interrupted"):
-        kept = "what it had finished is shown" if info.scores else "no edge was scored by then"
-        st.warning(f"This run was {info.status}; {kept}. Press Discover to run it again.")
     if info.scores is None:
         return
     try:
@@ -244,14 +221,14 @@ def _result(run: Run) -> None:
         st.error(str(error))
         return
     if view.circuit is not None and not view.circuit.n_edges:
-        st.warning(
-            f"None of the best {info.n_edges:,} edges lies on a path from the input to the logits; ask for more edges."
-        )
+        st.warning(f"Of {info.size} none lies on a path from the input to the logits; ask for more edges.")
     picture, side = st.columns([3, 2], gap="medium")
     assert view.figure is not None
     assert view.circuit is not None
     node = state.selected(f"graph-{run.id}", "node")
-    with picture:
-        show(view.figure, f"graph-{run.id}", node)
+    # Its own column is drawn first, so that a part put back there is back in the picture too.
     with side:
-        detail.show(run, view, node)
+        off = switched.parts(run)
+        detail.show(run, view, node, off)
+    with picture:
+        show(view.figure, f"graph-{run.id}", node, off)

@@ -7,7 +7,7 @@ import math
 import streamlit as st
 
 from workbench import jobs
-from workbench.app import state
+from workbench.app import links, state, switched
 from workbench.app.downloads import downloads
 from workbench.app.figure import show as show_figure
 from workbench.circuits import Circuit
@@ -21,14 +21,22 @@ from workbench.views import attention_view, curve_view
 _MOST_EDGES = 12
 
 
-def show(run: Run, view: Exportable, node: str | None) -> None:
-    """The column beside the circuit graph."""
+def show(run: Run, view: Exportable, node: str | None, off: list[str]) -> None:
+    """The column beside the circuit graph.
+
+    Args:
+        run: what is shown.
+        view: its circuit.
+        node: the selected node or edge.
+        off: what is switched off.
+    """
     assert view.circuit is not None
     files = {"Circuit": view}
+    switched.panel(run, off)
     if node is not None and node in [*view.circuit.nodes, *view.circuit.edges]:
-        if attention := _selected(run, view.circuit, node):
+        if attention := _selected(run, view.circuit, node, off):
             files["Attention"] = attention
-    else:
+    elif not off:
         st.info("Click a head to see what it attends to, or an edge to see its score.", icon=":material/ads_click:")
     _faithfulness(run)
     if run.curve is not None:
@@ -36,14 +44,23 @@ def show(run: Run, view: Exportable, node: str | None) -> None:
     downloads(files, run.id)
 
 
-def _selected(run: Run, circuit: Circuit, node: str) -> Exportable | None:
+def _selected(run: Run, circuit: Circuit, node: str, off: list[str]) -> Exportable | None:
     """What is known of the selected node or edge; the attention picture if it is a head."""
     if "->" in node:
         st.subheader(node.replace("->", " → "))
         st.metric(f"Score ({run.info.prompts.get('metric', 'metric')})", f"{circuit.score(node):.3g}", border=True)
+        switched.switch(node, off)
         return None
     place, attention = head_of(node), None
     st.subheader(f"Head {place[0]}.{place[1]}" if place else node)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if node != "logits":
+            switched.switch(node, off)
+        if place:
+            asked = {"run": run.id, "layer": str(place[0]), "head": str(place[1])}
+            if (prompt := state.parameter("prompt")) is not None:
+                asked["prompt"] = prompt
+            links.link("Open this head", "head", icon=":material/center_focus_strong:", **asked)
     if place:
         attention = _attention(run, *place)
     into = [edge for edge in circuit.edges if node_of(edge.split("->")[1]) == node]
@@ -71,10 +88,11 @@ def _edges(title: str, circuit: Circuit, edges: list[str], end: int) -> None:
 def _attention(run: Run, layer: int, head: int) -> Exportable | None:
     """What a head attends to on one of the run's prompts."""
     texts: list[str] = run.info.prompts.get("clean", [])
+    if not texts:
+        return None
     row = st.columns([5, 2], vertical_alignment="bottom")
-    prompt = row[0].selectbox(
-        "Prompt", range(len(texts)), key="prompt", bind="query-params", format_func=lambda i: f"{i}: {texts[i]}"
-    )
+    with row[0]:
+        prompt = state.numbered("Prompt", texts, "prompt")
     side = row[1].selectbox("Side", ("clean", "corrupted"), key="side", bind="query-params")
     mute = st.toggle(
         "Mute the first token",

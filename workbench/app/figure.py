@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from workbench.figures import Figure, interaction_js
@@ -20,6 +22,9 @@ _CSS = """
   font-family: var(--st-font);
 }
 .wb-canvas svg { width: 100%; height: auto; display: block; }
+.wb-root .wb-node.wb-ablated .wb-shape { fill: transparent; stroke: #D55E00; stroke-width: 2; stroke-dasharray: 3 2; }
+.wb-root .wb-node.wb-ablated text { fill: #D55E00; }
+.wb-root .wb-edge.wb-ablated { stroke: #D55E00; stroke-dasharray: 1 5; stroke-opacity: 0.9; }
 .wb-controls { display: flex; gap: 0.75rem; align-items: center; font-size: 0.85rem; margin-bottom: 0.25rem; }
 .wb-controls[hidden] { display: none; }
 .wb-controls input { flex: 1; accent-color: var(--st-primary-color); }
@@ -58,6 +63,10 @@ export default function (component) {
     handle.show(edges);
   }
   for (const [name, colour] of Object.entries(data.colours)) root.style.setProperty(name, colour);
+  const off = new Set(data.off);
+  for (const mark of root.querySelectorAll(".wb-node, .wb-edge")) {
+    mark.classList.toggle("wb-ablated", off.has(mark.dataset.id));
+  }
   now.handle.select(data.selected);
 }
 """
@@ -67,18 +76,19 @@ export default function (component) {
 _ON_DARK = {f"--wb-{name}": DARK[name] for name in ("q", "k", "v", "mlp", "logits")}
 
 
-def show(figure: Figure, key: str, selected: str | None = None) -> None:
+def show(figure: Figure, key: str, selected: str | None = None, off: Sequence[str] = ()) -> None:
     """Show a figure; :func:`workbench.app.state.clicked` says what was clicked in it.
 
     Args:
         figure: what to show.
         key: of the component; the same place on the page keeps the same key.
         selected: id of the node or edge to lift.
+        off: ids of nodes and edges that are switched off.
     """
     component = st.components.v2.component("wb_figure", html=_HTML, css=_CSS, js=_JS % interaction_js())
     colours = _ON_DARK if st.context.theme.type == "dark" else {}
     component(
-        data={"svg": figure.svg, "selected": selected, "colours": colours},
+        data={"svg": figure.svg, "selected": selected, "colours": colours, "off": list(off)},
         key=key,
         on_selected_change=lambda: None,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -32,7 +33,27 @@ def model(name: str) -> Transformer:
         registry.get(name, progress=lambda done, total, what: bar.progress(min(1.0, done / max(total, 1)), what))
         bar.empty()
     with st.spinner(f"Loading {name} ..."):
-        return _loaded(name)
+        found = _loaded(name)
+    st.session_state["loaded-models"] = {*st.session_state.get("loaded-models", ()), name}
+    return found
+
+
+def at_hand(name: str, wait: bool = True) -> Transformer | None:
+    """A model that can be loaded without getting it from elsewhere; None for all others.
+
+    So that a page can say something of a model before anybody asked for work.
+
+    Args:
+        name: of the model.
+        wait: load it if need be; otherwise only one that this session used already is given.
+    """
+    if not wait and name not in st.session_state.get("loaded-models", ()):
+        return None
+    try:
+        here = registry.installed(name) if name in registry.names() else Path(name).expanduser().is_dir()
+        return model(name) if here else None
+    except (ValueError, OSError):
+        return None
 
 
 def clicked(figure: str) -> str | None:
@@ -78,12 +99,56 @@ def choice(label: str, titles: Mapping[str, str], key: str, help: str | None = N
         key: of the widget and of the address.
         help: one sentence behind the question mark.
     """
-    if key not in st.session_state:
+    # What was chosen before may be no choice any more, such as a task when the model is another.
+    if st.session_state.get(key) not in titles:
         given = parameter(key)
         st.session_state[key] = given if given in titles else next(iter(titles))
     chosen: str = st.selectbox(label, list(titles), key=key, format_func=lambda option: titles[option], help=help)
     set_parameter(key, chosen)
     return chosen
+
+
+def refused(key: str, titles: Mapping[str, str]) -> str | None:
+    """What the address asks for under ``key`` that is no choice; to be read before :func:`choice` writes its own."""
+    given = parameter(key)
+    return given if given is not None and given not in titles else None
+
+
+def numbered(label: str, texts: Sequence[str], key: str, help: str | None = None) -> int:
+    """One of several texts, whose number stands in the address; the first where the address names none of them.
+
+    Args:
+        label: of the widget.
+        texts: at least one.
+        key: of the widget and of the address.
+        help: one sentence behind the question mark.
+    """
+    if st.session_state.get(key) not in range(len(texts)):
+        st.session_state.pop(key, None)
+        given = number(key)
+        st.session_state[key] = given if given < len(texts) else 0
+    chosen: int = st.selectbox(label, range(len(texts)), key=key, format_func=lambda i: f"{i}: {texts[i]}", help=help)
+    set_parameter(key, str(chosen) if chosen else None)
+    return chosen
+
+
+def number(key: str) -> int:
+    """The whole number of a widget that may come later on the page, else of the address, else 0."""
+    chosen = st.session_state.get(key)
+    if isinstance(chosen, int):
+        return chosen
+    given = parameter(key) or ""
+    return int(given) if given.isdecimal() and len(given) < 9 else 0
+
+
+def names(key: str) -> list[str]:
+    """Several names in the address, such as the parts that are switched off, each once."""
+    return list(dict.fromkeys(name for name in (parameter(key) or "").split(",") if name))
+
+
+def set_names(key: str, chosen: Sequence[str]) -> None:
+    """Write several names into the address, or take them out."""
+    set_parameter(key, ",".join(chosen) or None)
 
 
 def whole_number(label: str, most: int, key: str, *, default: int = 0, help: str | None = None) -> int:

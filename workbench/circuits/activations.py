@@ -16,9 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.circuits import stream
 from workbench.circuits.graph import Graph
 from workbench.circuits.task import Task
 from workbench.models import Transformer
+from workbench.models.embedding import n_positions
+from workbench.models.images import Pixels
+from workbench.models.mechanisms import find
 
 Ablation = Literal["resample", "mean", "positional-mean", "zero"]
 
@@ -54,26 +58,18 @@ def graph_of(model: Transformer) -> Graph:
     """The edge graph of a model.
 
     Raises:
-        ValueError: what a head writes cannot be told from what its neighbours write.
+        ValueError: a head's output hangs on more than its own queries, keys and values.
     """
-    if model.cfg.post_norms:
-        raise ValueError(
-            f"{model.name} normalises what attention and MLP write before it is added ({model.cfg.family}); "
-            "edges of such models are not supported yet. Choose a model without post-norms."
-        )
-    if model.cfg.attention != "softmax":
-        raise ValueError(
-            f"{model.name} attends by '{model.cfg.attention}'; edges of models with another mechanism than softmax are "
-            "not supported yet. Choose the model as it was loaded."
-        )
-    if model.cfg.norm_place == "post" or model.cfg.pooling != "none" or model.cfg.head != "unembed":
-        kind = "a vision model" if model.cfg.image is not None else "an encoder"
-        raise ValueError(
-            f"{model.name} is {kind} ({model.cfg.family}); edges of such models are not supported yet. "
-            "Choose a decoder such as smollm2-135m."
-        )
     cfg = model.cfg
-    return Graph(cfg.n_layers, cfg.n_heads, has_mlp=not cfg.attn_only, parallel=cfg.parallel)
+    mechanism = find(cfg.attention)
+    if mechanism.values is not None or mechanism.output is not None or mechanism.key == "selective":
+        raise ValueError(
+            f"{model.name} attends by '{cfg.attention}', whose heads read more than their own queries, keys and "
+            "values, so that no edge leads there. Choose another mechanism, or the model as it was loaded."
+        )
+    return Graph(
+        cfg.n_layers, cfg.n_heads, has_mlp=not cfg.attn_only, parallel=cfg.parallel and cfg.norm_place == "pre"
+    )
 
 
 def writer_names(model: Transformer) -> list[str]:
@@ -86,10 +82,25 @@ def writer_names(model: Transformer) -> list[str]:
     ]
 
 
-def record(model: Transformer, tokens: Int[Tensor, "batch pos"]) -> WriterOutputs:
-    """Outputs of all writers in one plain forward without gradients, which stops before the unembedding."""
+def record(
+    model: Transformer,
+    tokens: Int[Tensor, "batch pos"] | Pixels,
+    attention_mask: Int[Tensor, "batch pos"] | None = None,
+) -> WriterOutputs:
+    """Outputs of all writers in one plain forward without gradients, which stops before the unembedding.
+
+    Args:
+        model: the model.
+        tokens: token ids, or pixels for a vision model.
+        attention_mask: 1 for real tokens; :func:`workbench.circuits.stream.attention_mask` has a task's.
+    """
     with torch.no_grad():
-        _, cache = model.run_with_cache(tokens.to(model.device), writer_names(model), stop_at_layer=model.cfg.n_layers)
+        _, cache = model.run_with_cache(
+            tokens.to(model.device),
+            writer_names(model),
+            attention_mask=attention_mask,
+            stop_at_layer=model.cfg.n_layers,
+        )
     return from_cache(model, cache)
 
 
@@ -107,36 +118,39 @@ class Ablator:
     ``positional-mean``: its mean over prompts at each position. ``zero``: nothing. Padding never counts.
 
     Raises:
-        ValueError: an unknown ablation, or a task whose padding the model would see.
+        ValueError: an unknown ablation.
     """
 
     def __init__(self, model: Transformer, task: Task, kind: Ablation, batch_size: int) -> None:
         check_ablation(kind)
-        check_padding(model, task)
         self.model, self.kind = model, kind
         self._mean = None if kind in ("resample", "zero") else self._means(task, batch_size)
 
     def __call__(self, batch: Task) -> WriterOutputs:
         """Ablated outputs for a batch; batch and position axes may have length 1 and then broadcast."""
         if self.kind == "resample":
-            return record(self.model, batch.corrupted)
+            return self._corrupted(batch)
         if self._mean is not None:
-            width = batch.clean.shape[1]
+            width = n_positions(self.model, batch.clean)
             return self._mean.map(lambda x: x[:, :width])
-        cfg, like = self.model.cfg, self.model.embed.weight
+        cfg = self.model.cfg
+        like = torch.empty(0, dtype=self.model.dtype, device=self.model.device)
         z = like.new_zeros(1, 1, cfg.n_heads, cfg.d_head)
         nothing = like.new_zeros(1, 1, cfg.d_model)
         return WriterOutputs(nothing, [z] * cfg.n_layers, [nothing] * (0 if cfg.attn_only else cfg.n_layers))
 
+    def _corrupted(self, batch: Task) -> WriterOutputs:
+        return record(self.model, batch.corrupted, stream.attention_mask(self.model, batch))
+
     def _means(self, task: Task, batch_size: int) -> WriterOutputs:
-        width = task.clean.shape[1]
+        width = n_positions(self.model, task.clean)
         total: WriterOutputs | None = None
         count = torch.zeros(width, device=self.model.device)
         for batch in task.batches(batch_size):
-            n = batch.clean.shape[1]
+            n = n_positions(self.model, batch.clean)
             real = (torch.arange(n) < batch.lengths[:, None]).to(self.model.device)
             count[:n] += real.sum(0)
-            part = record(self.model, batch.corrupted).map(partial(_sum_real, real=real, width=width))
+            part = self._corrupted(batch).map(partial(_sum_real, real=real, width=width))
             total = part if total is None else total.combine(part, torch.add)
         assert total is not None
         if self.kind == "mean":
@@ -162,27 +176,18 @@ def check_ablation(kind: str) -> None:
         raise ValueError(f"Unknown ablation '{kind}'; choose one of {', '.join(get_args(Ablation))}.")
 
 
-def check_padding(model: Transformer, task: Task) -> None:
-    """Refuse a task of prompts that differ in length for a model that looks right, where the padding is.
-
-    Raises:
-        ValueError: naming the model.
-    """
-    if not model.cfg.causal and len(set(task.lengths.tolist())) > 1:
-        raise ValueError(
-            f"{model.name} attends in both directions, and would see the padding of prompts that differ in length; "
-            "choose a task whose prompts have equally many tokens."
-        )
-
-
 def batch_size_for(model: Transformer, task: Task, budget: int) -> int:
     """How many prompts of a task to take at once so that they fit into ``budget`` bytes beside the model; at least 1.
 
-    Batches come out about equal. Counted for each token: every writer's difference, the readers' gradients of one
-    layer, and what one forward keeps for its backward; ``benchmarks/edge_attribution.py`` prints the measured peak.
+    Batches come out about equal. Counted for each token: every writer's difference (twice where norms change it on its
+    way), the readers' gradients or streams of one layer, and what one forward keeps for its backward;
+    ``benchmarks/edge_attribution.py`` prints the measured peak.
     """
-    cfg, graph = model.cfg, graph_of(model)
+    cfg, graph, width = model.cfg, graph_of(model), n_positions(model, task.clean)
     kept = cfg.n_layers * (4 * cfg.d_model + 9 * cfg.n_heads * cfg.d_head + 3 * cfg.d_mlp)
-    floats = cfg.d_model * (len(graph.writers) + 3 * graph.readers_per_layer) + kept
-    fit = max(1, budget // (4 * (task.clean.shape[1] * floats + 4 * cfg.d_vocab)))
+    if cfg.attn_softcap is not None or cfg.attention != "softmax":
+        kept += cfg.n_layers * 4 * cfg.n_heads * width  # patterns, which the fused kernel never makes
+    writers = len(graph.writers) * (1 if stream.is_sum(model) else 2)
+    floats = cfg.d_model * (writers + 3 * graph.readers_per_layer) + kept
+    fit = max(1, budget // (4 * (width * floats + 4 * cfg.n_out)))
     return math.ceil(len(task) / math.ceil(len(task) / fit))

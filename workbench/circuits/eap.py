@@ -7,21 +7,20 @@ EAP (Syed et al. 2023, arXiv 2310.10348): gradients of the clean run. EAP-IG (Ha
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.circuits.activations import Ablation, Ablator, batch_size_for, graph_of, record
+from workbench.circuits import stream
+from workbench.circuits.activations import Ablation, WriterOutputs, graph_of, record
 from workbench.circuits.attribution import edge_scores, reader_gradients, writer_differences
 from workbench.circuits.graph import Scores
-from workbench.circuits.progress import ProgressFn, Reporter, Stopped
+from workbench.circuits.progress import ProgressFn
+from workbench.circuits.sweep import BUDGET, Step, check_steps, mean_over
 from workbench.circuits.task import Task
 from workbench.models import Transformer
-
-BUDGET = 400 * 2**20
-"""Bytes beside the model that a method may use by default."""
 
 
 def eap(
@@ -48,7 +47,19 @@ def eap(
         ValueError: an unknown ablation.
         Stopped: stopped before the first batch was done.
     """
-    return _attribute(model, task, "eap", None, ablation, budget, progress)
+    graph = graph_of(model)
+
+    def score(batch: Task, ablated: WriterOutputs, step: Step) -> Tensor:
+        tokens, mask = batch.clean.to(model.device), stream.attention_mask(model, batch)
+        embed = model(tokens, attention_mask=mask, stop_at_layer=0)
+        gradients = reader_gradients(model, batch, embed)
+        differences = writer_differences(model, graph, gradients.outputs, ablated)
+        scores = edge_scores(model, graph, differences, gradients, batch.last.to(model.device))
+        step()
+        return scores
+
+    mean = mean_over(model, task, score, steps=1, ablation=ablation, budget=budget, progress=progress)
+    return mean.scores(model, task, "eap", ablation=ablation)
 
 
 def eap_ig(
@@ -60,7 +71,7 @@ def eap_ig(
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
 ) -> Scores:
-    """Score every edge by EAP with integrated gradients: ``steps`` forwards and backwards, and one forward.
+    """Score every edge by EAP with integrated gradients: ``steps`` forwards and backwards, and two forwards.
 
     Args:
         steps: points between the ablated and the clean embedding.
@@ -70,60 +81,42 @@ def eap_ig(
         ValueError: ``steps`` below 1, or an unknown ablation.
         Stopped: stopped before the first batch was done.
     """
-    if steps < 1:
-        raise ValueError(f"EAP-IG needs at least one step; got steps={steps}.")
-    return _attribute(model, task, "eap-ig", steps, ablation, budget, progress)
+    check_steps("EAP-IG", steps)
+
+    def score(batch: Task, ablated: WriterOutputs, step: Step) -> Tensor:
+        clean = record(model, batch.clean, stream.attention_mask(model, batch))
+        start = ablated.embed.expand_as(clean.embed)
+        points = (torch.lerp(start, clean.embed, k / steps) for k in range(steps))
+        return scores_along(model, batch, clean, ablated, points, step) / steps
+
+    mean = mean_over(model, task, score, steps=steps, ablation=ablation, budget=budget, progress=progress)
+    return mean.scores(model, task, "eap-ig", ablation=ablation, steps=steps)
 
 
-def _attribute(
+def scores_along(
     model: Transformer,
-    task: Task,
-    method: str,
-    steps: int | None,
-    ablation: Ablation,
-    budget: int,
-    progress: ProgressFn | None,
-) -> Scores:
-    graph = graph_of(model)
-    size = batch_size_for(model, task, budget)
-    ablator = Ablator(model, task, ablation, size)
-    total = torch.zeros(graph.mask.shape, device=model.device)
-    report = Reporter(progress, -(-len(task) // size) * (steps or 1), "scoring edges")
-    finished = 0
-    for batch in task.batches(size):
-        scores = _batch(model, batch, ablator, steps, report) if report.going else None
-        if scores is None:
-            break
-        total += scores
-        finished += len(batch)
-    if not finished:
-        raise Stopped("Stopped before the first prompts were scored; nothing was kept.")
-    settings: dict[str, Any] = {"ablation": ablation} | ({"steps": steps} if steps else {})
-    return Scores(
-        graph, (total / finished).cpu(), method, task.name, settings, finished, complete=finished == len(task)
-    )
+    batch: Task,
+    clean: WriterOutputs,
+    ablated: WriterOutputs,
+    points: Iterable[Float[Tensor, "batch pos d_model"]],
+    step: Step,
+) -> Float[Tensor, "writers readers"]:
+    """EAP with the gradients of runs that start at ``points``: summed over points, examples and positions.
 
-
-def _batch(
-    model: Transformer, batch: Task, ablator: Ablator, steps: int | None, report: Reporter
-) -> Float[Tensor, "writers readers"] | None:
-    """Summed scores of one batch; None where it was stopped midway."""
+    Args:
+        model: the model.
+        batch: examples.
+        clean, ablated: what the writers write, and what it is replaced by.
+        points: what enters block 0 in each run; made one at a time.
+        step: called after every run.
+    """
     graph, last = graph_of(model), batch.last.to(model.device)
-    ablated = ablator(batch)
-    if steps is None:
-        clean_embed = model(batch.clean.to(model.device), stop_at_layer=0)
-        gradients = reader_gradients(model, batch, clean_embed)
-        differences = writer_differences(model, graph, gradients.outputs, ablated)
-        scores = edge_scores(model, graph, differences, gradients, last)
-        report.step()
-        return scores
-    clean = record(model, batch.clean)
     differences = writer_differences(model, graph, clean, ablated)
     scores = torch.zeros(graph.mask.shape, device=model.device)
-    for k in range(steps):
-        if not report.going:
-            return None
-        embed = torch.lerp(ablated.embed.expand_as(clean.embed), clean.embed, k / steps)
-        scores += edge_scores(model, graph, differences, reader_gradients(model, batch, embed), last) / steps
-        report.step()
+    for embed in points:
+        scores += edge_scores(model, graph, differences, reader_gradients(model, batch, embed), last)
+        step()
     return scores
+
+
+__all__ = ["BUDGET", "eap", "eap_ig", "scores_along"]

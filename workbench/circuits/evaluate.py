@@ -160,7 +160,7 @@ def evaluate(
     kept, empty = metrics
     full = full_metric(model, task, len(kept))
     return Evaluation(
-        faithfulness=_faithfulness(float(kept.mean()), full, float(empty.mean()), ablation),
+        faithfulness=share_kept(float(kept.mean()), full, float(empty.mean()), ablation),
         metric=float(kept.mean()),
         metric_full=full,
         metric_empty=float(empty.mean()),
@@ -226,7 +226,7 @@ def faithfulness_curve(
     )
     n = metrics.shape[1]
     full, (*means, empty) = full_metric(model, task, n), metrics.mean(1)[index].tolist()
-    values = [_faithfulness(mean, full, empty, ablation) for mean in means]
+    values = [share_kept(mean, full, empty, ablation) for mean in means]
     size = len(fractions)
     absolute, signed = values[:size], values[size : 2 * size]
     return FaithfulnessCurve(
@@ -260,7 +260,12 @@ def check_graph(model: Transformer, circuit: Circuit) -> None:
         )
 
 
-def _faithfulness(metric: float, full: float, empty: float, ablation: str) -> float:
+def share_kept(metric: float, full: float, empty: float, ablation: str) -> float:
+    """Faithfulness from the three means.
+
+    Raises:
+        ValueError: the ablation does not change the metric, so that there is nothing to have a share of.
+    """
     if abs(full - empty) < 1e-6 * max(1.0, abs(full)):
         raise ValueError(
             f"The ablation '{ablation}' does not change the metric ({full:.3g} with and without it), "

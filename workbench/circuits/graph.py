@@ -2,7 +2,9 @@
 
 A *writer* adds to the residual stream: ``input`` (the embedding), every head ``a3.h5``, every MLP ``m3``.
 A *reader* takes the residual stream in: the query, key and value input of every head (``a4.h1<q>``), every
-MLP (``m4``) and ``logits``. An *edge* joins a writer to a later reader: ``a3.h5->a4.h1<q>``.
+MLP (``m4``) and ``logits`` (of a classifier the head that says the class, of a model without a head its output). An
+*edge* joins a writer to a later reader: ``a3.h5->a4.h1<q>``. How the outputs of writers add up to what a reader takes
+in, norms on the way included, says :mod:`workbench.circuits.stream`.
 
 One dense matrix ``[writer, reader]`` carries everything: the scores of a method (:class:`Scores`) or the
 membership in a circuit (:class:`Circuit`). Names are an index on it. Edge names are those of EAP-IG.

@@ -7,18 +7,45 @@ output. So a reader takes in
 
 Only writers that the circuit reads from are run. The readers of a layer are one matrix product of the circuit's
 columns with the writers' differences, their heads one batched product and one fused attention.
+
+Where norms lie between writers and readers (:mod:`workbench.circuits.stream`), the sum is cut at each of them: the
+streams of one layer's readers are built up from the embedding, by a matrix product and a norm for each sublayer
+below. That is as much work as to carry the streams of all readers upward, and holds those of one layer only.
 """
 
 from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from workbench.circuits import stream
 from workbench.circuits.activations import WriterOutputs, graph_of
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 from workbench.models.attention import Attention
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """What the writers change that a circuit reads from.
+
+    Attributes:
+        writers: their places on the graph's writer axis, ascending.
+        kept: [writer, reader] their rows of the circuit, 0 or 1.
+        values: [writer, batch, pos, d_model] this run minus the ablated one, filled in upward.
+    """
+
+    writers: list[int]
+    kept: Float[Tensor, "writers readers"]
+    values: Float[Tensor, "writers batch pos d_model"]
+
+    def rows(self, start: int, stop: int) -> slice:
+        """The rows of those writers among ``start`` to ``stop`` of the graph that are here."""
+        return slice(bisect_left(self.writers, start), bisect_left(self.writers, stop))
 
 
 class PatchedRun:
@@ -28,26 +55,38 @@ class PatchedRun:
         model: the model.
         batch: examples.
         ablated: what each writer is replaced by, see :class:`workbench.circuits.activations.Ablator`.
+
+    Attributes:
+        embed: [batch, pos, d_model] what enters block 0 in this run.
+        positions: for each layer what its attention knows of positions and padding.
+        resid_pre, resid_mlp: for each layer the ablated residual stream [batch, pos, d_model] that attention and MLP
+            read; empty where streams are no plain sums (:func:`workbench.circuits.stream.is_sum`).
+        resid_final: [batch, pos, d_model] the ablated residual stream behind the last block.
     """
 
     def __init__(self, model: Transformer, batch: Task, ablated: WriterOutputs) -> None:
         self.model, self.batch, self.ablated = model, batch, ablated
-        self.graph = graph_of(model)
-        tokens = batch.clean.to(model.device)
+        self.graph, self.is_sum = graph_of(model), stream.is_sum(model)
+        inputs, mask = batch.clean.to(model.device), stream.attention_mask(model, batch)
         with torch.no_grad():
-            self.embed = model(tokens, stop_at_layer=0)
-            self.positions, _ = model.positions(tokens)
+            self.embed = model(inputs, attention_mask=mask, stop_at_layer=0)
+            self.positions, _ = model.positions(inputs, mask)
             self._add_up()
 
     def _add_up(self) -> None:
-        """The ablated residual stream that every attention and every MLP reads, and the last one."""
+        """Follow the ablated residual stream upward."""
         resid = self.ablated.embed.expand_as(self.embed)
         self.resid_pre, self.resid_mlp = [], []
+        self._attended = []  # by layer, what ablated heads and output bias add up to: parts of a stream that is no sum
         for layer, block in enumerate(self.model.blocks):
-            self.resid_pre.append(resid)
-            mid = resid + block.attn.write(self.ablated.z[layer])
-            self.resid_mlp.append(resid if self.graph.parallel else mid)
-            resid = mid + self.ablated.mlp[layer] if self.graph.has_mlp else mid
+            attended = block.attn.write(self.ablated.z[layer])
+            mid = stream.after_attention(block, resid, attended)
+            if self.is_sum:
+                self.resid_pre.append(resid)
+                self.resid_mlp.append(resid if self.graph.parallel else mid)
+            else:
+                self._attended.append(attended)
+            resid = stream.after_mlp(block, mid, self.ablated.mlp[layer]) if self.graph.has_mlp else mid
         self.resid_final = resid
 
     @torch.no_grad()
@@ -56,59 +95,88 @@ class PatchedRun:
         return self.batch.score(self.logits(mask))
 
     @torch.no_grad()
-    def logits(self, mask: Bool[Tensor, "writers readers"]) -> Float[Tensor, "batch d_vocab"]:
-        """Logits where the answer is read, when only the edges in ``mask`` carry this run."""
-        device = self.embed.device
-        active = mask.any(1).nonzero().flatten()  # writers that something reads from
-        kept = mask[active].to(device, self.embed.dtype)  # active readers
-        changes = self.embed.new_empty(len(active), *self.embed.shape)  # this run minus the ablated one
-        row = {int(writer): i for i, writer in enumerate(active)}
-        if 0 in row:
-            changes[0] = self.embed - self.ablated.embed
-        for layer in range(self.graph.n_layers):
-            first = self.graph.attention_writers(layer).start
-            heads = [h for h in range(self.graph.n_heads) if first + h in row]
-            if heads:
-                start = row[first + heads[0]]
-                changes[start : start + len(heads)] = self._attention(layer, heads, kept[:start], changes[:start])
-            writer = self.graph.mlp_writer(layer)
-            if self.graph.has_mlp and writer in row:
-                i = row[writer]
-                changes[i] = self._mlp(layer, kept[:i], changes[:i])
-        rows, last = torch.arange(len(self.embed), device=device), self.batch.last.to(device)
-        final = self.resid_final[rows, last] + torch.einsum("w,wbd->bd", kept[:, -1], changes[:, rows, last])
-        return self.model.logits(final[:, None])[:, 0]
+    def logits(self, mask: Bool[Tensor, "writers readers"]) -> Float[Tensor, "batch *answer"]:
+        """What the task scores, when only the edges in ``mask`` carry this run: see :func:`stream.answer`.
 
-    def _attention(self, layer: int, heads: list[int], kept: Tensor, changes: Tensor) -> Tensor:
+        Logits [batch, d_vocab] where the answer is read, those of a classifier [batch, class], or of a model without
+        a head its output [batch, pos, d_model].
+        """
+        graph, device = self.graph, self.embed.device
+        active = mask.any(1).nonzero().flatten()  # writers that something reads from
+        kept = mask[active].to(device, self.embed.dtype)
+        changes = _Changes(active.tolist(), kept, self.embed.new_empty(len(active), *self.embed.shape))
+        changes.values[changes.rows(0, 1)] = self.embed - self.ablated.embed
+        for layer in range(graph.n_layers):
+            heads = graph.attention_writers(layer)
+            rows = changes.rows(heads.start, heads.stop)
+            if rows.start < rows.stop:
+                chosen = [writer - heads.start for writer in changes.writers[rows]]
+                changes.values[rows] = self._attention(layer, chosen, changes)
+            rows = changes.rows(heads.stop, graph.writers_before_attention(layer + 1))
+            if rows.start < rows.stop:
+                changes.values[rows] = self._mlp(layer, changes)
+        return self._answer(changes)
+
+    def _attention(self, layer: int, heads: list[int], changes: _Changes) -> Tensor:
         """Change of the results of ``heads`` [head batch pos d_model]; each of their q, k, v reads its own edges."""
         block, n = self.model.blocks[layer], self.graph.n_heads
-        columns = [self.graph.attention_readers(layer).start + part * n + h for part in range(3) for h in heads]
-        normed = block.ln1(_add(self.resid_pre[layer], kept[:, columns], changes))
         attn, here = block.attn, self.positions[layer]
-        into_q, into_k, into_v = normed.chunk(3)
-        q = _project(attn, attn.q, heads, here.beside(into_q))
-        k = _project(attn, attn.k, heads, here.beside(into_k))
-        v = _project(attn, attn.v, heads, into_v)
+        # Other mechanisms learn numbers for each head: they run with all of them.
+        run = heads if attn.is_softmax else list(range(n))
+        columns = [self.graph.attention_readers(layer).start + part * n + h for part in range(3) for h in run]
+        into_q, into_k, into_v = stream.into_attention(block, self._streams(columns, layer, False, changes)).chunk(3)
+        q = _project(attn, attn.q, run, here.beside(into_q))
+        k = _project(attn, attn.k, run, here.beside(into_k))
+        v = _project(attn, attn.v, run, into_v)
         z = attn.attend(*attn.place(q, k, here), v, here)  # batch pos head d_head
+        z = z if len(run) == len(heads) else z[:, :, heads]
         dz = (z - self.ablated.z[layer][:, :, heads]).permute(2, 0, 1, 3)
         b, p, d = self.embed.shape
         return torch.bmm(dz.reshape(len(heads), b * p, -1), attn.W_O[heads]).view(-1, b, p, d)
 
-    def _mlp(self, layer: int, kept: Tensor, changes: Tensor) -> Tensor:
+    def _mlp(self, layer: int, changes: _Changes) -> Tensor:
         """Change of the MLP's output [batch pos d_model]."""
-        block = self.model.blocks[layer]
-        assert block.mlp is not None
-        x = _add(self.resid_mlp[layer], kept[:, [self.graph.mlp_reader(layer)]], changes)[0]
-        out: Tensor = block.mlp(block.mlp_norm(x)) - self.ablated.mlp[layer]
-        return out
+        x = self._streams([self.graph.mlp_reader(layer)], layer, True, changes)[0]
+        return stream.mlp_output(self.model.blocks[layer], x) - self.ablated.mlp[layer]
 
+    def _answer(self, changes: _Changes) -> Tensor:
+        if not self.is_sum or stream.answers_once(self.model):
+            final = self._streams([len(self.graph.readers) - 1], self.graph.n_layers, False, changes)[0]
+            return stream.answer_of(self.model, self.batch, final)
+        rows, last = torch.arange(len(self.embed), device=self.embed.device), self.batch.last.to(self.embed.device)
+        added = torch.einsum("w,wbd->bd", changes.kept[:, -1], changes.values[:, rows, last])
+        return stream.answer(self.model, self.batch, (self.resid_final[rows, last] + added)[:, None])
 
-def _add(resid: Tensor, kept: Float[Tensor, "writers readers"], changes: Tensor) -> Tensor:
-    """Input of every reader [reader batch pos d_model]: the ablated residual plus its kept writers' changes."""
-    if not len(changes):
-        return resid.expand(kept.shape[1], *resid.shape)
-    added = torch.addmm(resid.reshape(1, -1), kept.T, changes.view(len(changes), -1))
-    return added.view(-1, *resid.shape)
+    def _streams(self, columns: list[int], layer: int, mlp: bool, changes: _Changes) -> Tensor:
+        """The streams of some readers of one ``layer`` [reader batch pos d_model], behind its attention for ``mlp``.
+
+        Readers of the layer after the last take in what comes out of that.
+        """
+        if self.is_sum:
+            before = self.graph.writers_before_mlp(layer) if mlp else self.graph.writers_before_attention(layer)
+            resid = self.resid_mlp[layer] if mlp else [*self.resid_pre, self.resid_final][layer]
+            return self._part(resid, columns, 0, before, changes)
+        x = self._part(self.ablated.embed, columns, 0, 1, changes)
+        for below in range(layer + (mlp and not self.graph.parallel)):
+            block, heads = self.model.blocks[below], self.graph.attention_writers(below)
+            attended = self._part(self._attended[below], columns, heads.start, heads.stop, changes)
+            x = stream.after_attention(block, x, attended)
+            if self.graph.has_mlp and below < layer:
+                fed = self._part(self.ablated.mlp[below], columns, heads.stop, heads.stop + 1, changes)
+                x = stream.after_mlp(block, x, fed)
+        return x
+
+    def _part(self, ablated: Tensor, columns: list[int], start: int, stop: int, changes: _Changes) -> Tensor:
+        """What the writers ``start`` to ``stop`` give each reader: what they write ablated, and what is kept of them.
+
+        That is [reader batch pos d_model].
+        """
+        ablated, rows = ablated.expand_as(self.embed), changes.rows(start, stop)
+        if rows.start == rows.stop:
+            return ablated.expand(len(columns), *ablated.shape)
+        values = changes.values[rows]
+        added = torch.addmm(ablated.reshape(1, -1), changes.kept[rows, columns].T, values.view(len(values), -1))
+        return added.view(-1, *ablated.shape)
 
 
 def _project(attn: Attention, linear: torch.nn.Linear, heads: list[int], x: Tensor) -> Tensor:

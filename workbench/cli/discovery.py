@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from workbench.circuits import Evaluation, FaithfulnessCurve, Progress
     from workbench.circuits.activations import Ablation
     from workbench.circuits.graph import Ranking
+    from workbench.request import Request
 
 _SHOWN = 12  # edges in the table; --json has them all
 
 
 def discover(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="Name, local folder or hub id.")] = "smollm2-135m",
     task: Annotated[str, typer.Option(help="Key of the task; see: workbench tasks.")] = "ioi",
     method: Annotated[str, typer.Option(help="Key of the method; see: workbench methods.")] = "eap-ig",
@@ -48,17 +50,28 @@ def discover(
     ] = None,
     ablation: Annotated[str, typer.Option(help="What other edges carry: resample, mean, zero.")] = "resample",
     ranking: Annotated[str, typer.Option(help="Best by absolute or by signed score.")] = "absolute",
+    greedy: Annotated[bool, typer.Option("--greedy", help="Grow the circuit from the logits.")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="All edges from this score on, in place of a number of edges.")
+    ] = None,
+    only_done: Annotated[bool, typer.Option("--only-done", help="Only prompts that the model does.")] = False,
+    metric: Annotated[str | None, typer.Option(help="logit-diff, prob-diff or kl; the task's own if left out.")] = None,
     curve: Annotated[bool, typer.Option(help="Measure faithfulness over sizes (CMD, CPR).")] = True,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Work even if this was done before.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Work from the start even if this was done before.")] = False,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run, as it began.")] = None,
     out: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the circuit that a model uses for a task, judge it, and keep the run."""
+    """Find the circuit that a model uses for a task, judge it, and keep the run.
+
+    A run of the same request that was stopped or killed is gone on with.
+    """
     store = RunStore(out)
     store.check_writable()
     from workbench import jobs
-    from workbench.models import load
 
+    if greedy and threshold is not None:
+        raise ValueError("--greedy takes a number of edges and --threshold a score; give one of the two.")
     options = _options(settings or []) | ({} if steps is None else {"steps": steps})
     source = str(Path(model).expanduser().resolve()) if Path(model).expanduser().is_dir() else model
     request = jobs.Request(
@@ -72,14 +85,16 @@ def discover(
         cast("Ranking", ranking),  # jobs.check() refuses other words
         cast("Ablation", ablation),
         curve,
+        "threshold" if threshold is not None else "greedy" if greedy else "top",
+        threshold,
+        only_done,
+        metric,
     )
-    jobs.check(request)
-    began = datetime.now(UTC)
-    with stoppable() as stop, progress_bar() as bar:
-        loaded = load(model, progress=bar)
-        run = jobs.run_discovery(loaded, request, store, _passed_to(bar), stop, fresh=fresh)
-    if datetime.fromisoformat(run.info.created) < began:
-        complain("This was found before; --fresh finds it anew.")
+    if resume is not None:
+        earlier = store.open(resume)
+        jobs.check_same_request(earlier, _named(context, request))
+        request = jobs.request_of(earlier)
+    run = _found(request, store, fresh, None if resume is None else earlier)
     if as_json:
         print_json(_as_json(run))
     else:
@@ -87,6 +102,42 @@ def discover(
     if run.info.status == "stopped":
         what = "what was finished is kept" if run.info.scores else "nothing was finished; the request is kept"
         raise InterruptionError(f"Stopped; {what} in {run.folder}")
+
+
+def _found(request: Request, store: RunStore, fresh: bool, earlier: Run | None) -> Run:
+    """The run of a request, and a word about where it comes from."""
+    from workbench import jobs
+    from workbench.models import load
+
+    own = earlier is not None and bool(earlier.info.prompts.get("right"))
+    jobs.check(request, own=own)
+    began = datetime.now(UTC)
+    with stoppable() as stop, progress_bar() as bar:
+        model = load(request.model, progress=bar)
+        task = jobs.task_of(earlier, model) if own and earlier is not None else None
+        run = jobs.run_discovery(model, request, store, _passed_to(bar), stop, task=task, fresh=fresh, tell=complain)
+    if run.info.finished and datetime.fromisoformat(run.info.finished) < began:
+        complain("This was found before; --fresh finds it anew.")
+    return run
+
+
+# Names of options where they are not those of a request.
+_FIELDS = {"curve": "with_curve"}
+
+
+def _named(context: typer.Context, request: Request) -> dict[str, Any]:
+    """What the command line says of a request, without what it left to the defaults."""
+    from dataclasses import fields
+
+    said = {
+        _FIELDS.get(name, name)
+        for name in context.params
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    }
+    if said & {"greedy", "threshold"}:
+        said.add("construction")
+    given = {f.name: getattr(request, f.name) for f in fields(request) if f.name in said}
+    return {**given, "options": request.options}
 
 
 def _passed_to(bar: Say) -> Callable[[Progress], bool | None]:
@@ -132,7 +183,8 @@ def print_run(run: Run) -> None:
     options = ", ".join(f"{name} {value}" for name, value in info.settings.get("options", {}).items())
     unit = info.prompts.get("metric", "metric")
     asked = f"{info.model['name']}, {task['name']} ({task['n']} pairs, seed {task['seed']})"
-    facts: list[tuple[str, object]] = [("Asked", f"{asked}, {info.method} ({options})")]
+    how = f"{info.method} ({options})" if options else info.method
+    facts: list[tuple[str, object]] = [("Asked", f"{asked}, {how}, {info.size}")]
     if check:
         shares = f"right above wrong {check['accuracy']:.1%}, top-1 {check['top1']:.1%}"
         means = f"{number(check['metric_clean'])} (corrupted {number(check['metric_corrupted'])})"
@@ -146,11 +198,13 @@ def print_run(run: Run) -> None:
     print_facts(facts)
     edges = _top_edges(run) if info.scores else []
     if info.scores and not edges:
-        say(f"None of the best {info.n_edges} edges is on a path from input to logits; ask for more with --edges.")
+        say(f"Of {info.size} none is on a path from input to logits; ask for more with --edges.")
     if edges:
         rows = [(i + 1, e["edge"], f"{e['score']:+.4f}") for i, e in enumerate(edges[:_SHOWN])]
         print_table(["rank#", "edge", f"score ({unit})#"], rows, f"\nThe strongest of {len(edges)} edges")
     say(f"Run {info.id} is kept in {info.folder}")
+    if info.is_unfinished:
+        say(f"It was {info.status}; go on with: workbench discover --resume {info.id}")
 
 
 def report_facts(report: Evaluation, unit: str, asked: int | None = None) -> list[tuple[str, object]]:

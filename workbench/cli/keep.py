@@ -37,7 +37,11 @@ runs = typer.Typer(help="List, show, rename or delete runs.", invoke_without_com
 def export(
     run: RunName,
     format: Annotated[
-        str | None, typer.Option(help="svg, png, pdf, html, json, graphml or dot; else what --out ends with, or svg.")
+        str | None,
+        typer.Option(
+            help="svg, png, pdf, html, json, graphml, dot, eap-ig, eap-ig-pt, mib, mib-nodes or mib-circuits; "
+            "else what --out ends with, or svg."
+        ),
     ] = None,
     figure: Annotated[str, typer.Option(help="What to show: circuit, curve or attention.")] = "circuit",
     head: Annotated[str | None, typer.Option(help="Layer and head of the attention, such as 9.6.")] = None,
@@ -49,8 +53,15 @@ def export(
 ) -> None:
     """Write a run's circuit, curve or attention to a file."""
     from workbench import export as files
+    from workbench.cli.interchange import FORMS, export_foreign
     from workbench.views import circuit_view, curve_view
 
+    if format in {form.key for form in FORMS}:
+        if figure != "circuit":
+            raise ValueError(f"Only a circuit can be written as {format}; choose another --format for the {figure}.")
+        written = export_foreign(RunStore(store).open(run), str(format), edges, out)
+        print_json(written) if as_json else say(f"Wrote {written['file']} ({written['bytes'] / 1000:,.0f} kB)")
+        return
     kinds = {record.key: record for record in files.FORMATS}
     key = format or (out.suffix.lstrip(".").lower() if out is not None and out.suffix else "svg")
     if key not in kinds:
@@ -115,6 +126,7 @@ def runs_list(store: Store = None, as_json: AsJson = False) -> None:
     """List the runs, newest first."""
     folder = RunStore(store)
     found, broken = folder.scan()
+    unfinished = [info.id for info in found if info.status == "interrupted"]
     for sentence in broken:
         complain(sentence)
     if as_json:
@@ -126,6 +138,8 @@ def runs_list(store: Store = None, as_json: AsJson = False) -> None:
         print_table(
             ["run", "status", "model", "task", "edges#", "faithful#", "CMD#", "CPR#", "when (UTC)", "title"], rows
         )
+        if unfinished:
+            say(f"Go on with an interrupted run: workbench discover --resume {unfinished[0]}")
 
 
 def _summary(info: RunInfo) -> dict[str, Any]:

@@ -82,29 +82,42 @@ def _listen(host: str, port: int) -> None:
 
 
 def tasks(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these tasks, or files of one's own pairs.")] = None,
     model: Annotated[str | None, typer.Option(help="Also measure how well this model does each task.")] = None,
+    n: Annotated[int, typer.Option(help="Pairs of prompts to measure on.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the pairs.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """List the tasks; with a model, how well it does them."""
     from workbench.circuits import tasks as library
 
+    if n < 1:
+        raise ValueError(f"A task needs at least one prompt; got --n {n}.")
     rows: list[dict[str, Any]] = [
-        {"key": r.key, "title": r.title, "description": r.description, "reference": r.reference}
-        for r in library.records()
+        {"key": name, "title": r.title, "kinds": list(r.kinds), "description": r.description, "reference": r.reference}
+        for name, r in [(name, library.get(name)) for name in names or library.names()]
     ]
     if model is not None:
-        _measure(rows, model)
+        _measure(rows, model, n, seed)
+        if len(rows) == 1 and "error" in rows[0]:
+            raise ValueError(rows[0]["error"])
     if as_json:
         print_json(rows)
         return
     if model is None:
-        print_table(["task", "title", "what it asks"], [(r["key"], r["title"], r["description"]) for r in rows])
+        print_table(
+            ["task", "title", "asks a", "what it asks"],
+            [
+                (r["key"], r["title"], " or ".join(library.KIND_NAMES[kind] for kind in r["kinds"]), r["description"])
+                for r in rows
+            ],
+        )
         return
     columns = ["task", "right above wrong#", "top-1#", "metric#", "corrupted#", "metric is the mean", "an example"]
     print_table(columns, [_measured_row(row) for row in rows])
 
 
-def _measure(rows: list[dict[str, Any]], model: str) -> None:
+def _measure(rows: list[dict[str, Any]], model: str, n: int, seed: int) -> None:
     """Add to every row an example and the self-check, or why the model cannot be asked."""
     from workbench.circuits import tasks as library
     from workbench.models import load
@@ -114,7 +127,7 @@ def _measure(rows: list[dict[str, Any]], model: str) -> None:
         for i, row in enumerate(rows):
             bar(i, len(rows), "checking tasks")
             try:
-                task = library.load(row["key"], loaded, n=32)
+                task = library.load(row["key"], loaded, n=n, seed=seed)
                 row |= {"example": task.clean_text[0], "metric_name": task.metric_name}
                 row["check"] = asdict(task.check(loaded))
             except ValueError as error:

@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
 from workbench.figures.colours import theme
 from workbench.figures.figure import BODY, BOLD, SMALL, Figure, frame, line
 from workbench.figures.svg import Markup, cut, element, join, number, text_width
 
-if TYPE_CHECKING:
-    from workbench.bench.table import BenchTable
-
 ROW, PANEL, GAP = 19.0, 220.0, 34.0  # height of a row, width of a panel, room between panels; px
 RANDOM = "random order"
 _LONGEST = 34  # letters of a label
+
+
+class Cell(Protocol):
+    """What is drawn of a cell; benchmarks stand above figures, which know only its shape."""
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def method(self) -> str: ...  # noqa: D102
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def figures(self) -> Mapping[str, float]: ...  # noqa: D102
+    @property
+    def reason(self) -> str | None: ...  # noqa: D102
+
+
+class Table(Protocol):
+    """What is drawn of a :class:`workbench.bench.BenchTable`."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def cells(self) -> Sequence[Cell]: ...  # noqa: D102
+    @property
+    def complete(self) -> bool: ...  # noqa: D102
+
+    def of(  # noqa: D102
+        self, kind: Literal["task", "known"], name: str, figure: str
+    ) -> dict[tuple[str, str, str], list[float]]: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +69,7 @@ CURVE = (Panel("cmd", "CMD", "0 is best"), Panel("cpr", "CPR", "more is better")
 TRUTH = (Panel("auroc", "edge AUROC", "1 is best"), Panel("average_precision", "average precision", "1 is best"))
 
 
-def bench_figure(table: BenchTable, *, title: str | None = None, caption: str = "") -> Figure:
+def bench_figure(table: Table, *, title: str | None = None, caption: str = "") -> Figure:
     """Draw a benchmark: a row a method, a dot a seed or a known model, a bar at their mean or median.
 
     Args:
@@ -85,7 +112,7 @@ def _said(value: Any) -> str:
     return "/".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _task_groups(table: BenchTable) -> list[Group]:
+def _task_groups(table: Table) -> list[Group]:
     groups: dict[tuple[str, str], Group] = {}
     values = [table.of("task", "", panel.figure) for panel in CURVE]
     for key in values[0]:
@@ -99,7 +126,7 @@ def _task_groups(table: BenchTable) -> list[Group]:
     return [group for group in groups.values() if group.rows]
 
 
-def _known_groups(table: BenchTable) -> list[Group]:
+def _known_groups(table: Table) -> list[Group]:
     """One group: all known models together, a row a method."""
     cells = [cell for cell in table.cells if cell.kind == "known" and cell.reason is None]
     if not cells:

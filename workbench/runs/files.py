@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 RUN, SCORES, CANCEL, RUNNING = "run.json", "scores.safetensors", "cancel", "running"
+PARTIAL = "partial.safetensors"  # scores of a search under way, to go on from
 _CLAIM_GRACE = 10.0  # seconds that a process has to write its name into ``running``
 
 

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from workbench.runs.files import RUN, SCORES, RunError, damaged, is_held, read_json
+from workbench.runs.choose import choose, size_in_words
+from workbench.runs.files import PARTIAL, RUN, SCORES, RunError, damaged, is_held, read_json
 
 if TYPE_CHECKING:  # torch takes seconds to import; listing runs needs none of it
     from workbench.circuits.evaluate import Evaluation, FaithfulnessCurve
@@ -94,6 +95,16 @@ class RunInfo:
             return self.short_caption
         return f"{self.short_caption} · faithfulness {report['faithfulness']:.2f} ({report.get('ablation')})"
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it ended before it was done."""
+        return self.status in ("stopped", "interrupted", "failed")
+
+    @property
+    def size(self) -> str:
+        """Which edges the circuit is made of, in words: ``500 edges``, ``edges from 0.05 on``."""
+        return size_in_words(self.settings, self.n_edges)
+
     def to_json(self) -> dict[str, Any]:
         """Everything as plain data, the folder as text."""
         return {**asdict(self), "folder": str(self.folder)}
@@ -162,19 +173,46 @@ class Run:
             raise damaged(self.folder, f"'{SCORES}' has the shape {list(values.shape)}, not {list(shape)}")
         return _rebuild(Scores, {**(self.info.scores or {}), "graph": graph, "values": values}, self.folder)
 
+    @property
+    def partial(self) -> Scores | None:
+        """What an unfinished search had found, NaN where there is nothing yet; None if it kept nothing."""
+        import json
+
+        from safetensors import SafetensorError, safe_open
+
+        from workbench.circuits.graph import Graph, Scores
+
+        try:
+            with safe_open(self.folder / PARTIAL, "pt") as file:
+                values, said = file.get_tensor("values"), file.metadata() or {}
+            graph = _rebuild(Graph, json.loads(said["graph"]), self.folder)
+            return _rebuild(Scores, {**json.loads(said["scores"]), "graph": graph, "values": values}, self.folder)
+        except (FileNotFoundError, SafetensorError, OSError, KeyError, ValueError):
+            return None
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it ended before it was done and the same request would go on where it stopped."""
+        return self.info.is_unfinished and (self.info.scores is not None or (self.folder / PARTIAL).exists())
+
     def circuit(self, n_edges: int | None = None) -> Circuit:
-        """The best edges, dangling nodes pruned.
+        """The run's circuit, dangling nodes pruned.
 
         Args:
-            n_edges: how many; None for as many as the run asked for.
+            n_edges: how many of the best edges; None for what the run asked for.
 
         Raises:
-            ValueError: more edges than the graph has, or the run has no scores.
+            ValueError: more edges than the graph has, a threshold that no edge reaches, or the run has no scores.
         """
-        count = self.info.n_edges if n_edges is None else n_edges
-        if count is None:
-            raise RunError(f"Run '{self.id}' names no number of edges; say how many.")
-        return self.scores.top(count, ranking=self.info.settings.get("ranking", "absolute"))
+        settings = self.info.settings
+        ranking = settings.get("ranking", "absolute")
+        if n_edges is not None or "threshold" not in settings:
+            count = self.info.n_edges if n_edges is None else n_edges
+            if count is None:
+                raise RunError(f"Run '{self.id}' names no number of edges; say how many.")
+            how = "greedy" if settings.get("construction") == "greedy" else "top"
+            return choose(self.scores, how, count, None, ranking)
+        return choose(self.scores, "threshold", None, settings["threshold"], ranking)
 
     @property
     def report(self) -> Evaluation | None:

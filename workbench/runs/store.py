@@ -24,6 +24,7 @@ import platformdirs
 
 from workbench.runs.files import (
     CANCEL,
+    PARTIAL,
     RUN,
     RUNNING,
     SCORES,
@@ -95,6 +96,17 @@ class RunWriter:
         write(self.folder / SCORES, save({"values": scores.values.detach().float().cpu().contiguous()}))
         about = {f.name: getattr(scores, f.name) for f in fields(scores) if f.name not in ("graph", "values")}
         self.update(graph=asdict(scores.graph), scores=about)
+        if scores.complete:
+            (self.folder / PARTIAL).unlink(missing_ok=True)
+
+    def save_partial(self, scores: Scores) -> None:
+        """Keep what a search under way has, NaN where there is nothing yet, so that it can be gone on with."""
+        from safetensors.torch import save
+
+        about = {f.name: getattr(scores, f.name) for f in fields(scores) if f.name not in ("graph", "values")}
+        # One file, so that values and settings are replaced together.
+        said = {"scores": canonical_json(about), "graph": canonical_json(asdict(scores.graph))}
+        write(self.folder / PARTIAL, save({"values": scores.values.detach().float().cpu().contiguous()}, said))
 
     def finish(self, status: str, **changes: Any) -> Run:
         """End the run as ``done``, ``stopped`` or ``failed`` and let go of it."""
@@ -144,6 +156,7 @@ class RunStore:
         method: str,
         settings: Mapping[str, Any],
         n_edges: int | None = None,
+        go_on: bool = False,
     ) -> RunWriter:
         """Start a run, in place of an earlier one of the same request.
 
@@ -153,6 +166,7 @@ class RunStore:
             method: key of the method.
             settings: anything JSON can hold; with the above it makes the run's id.
             n_edges: how many edges the circuit is to have.
+            go_on: keep what an earlier run of the same request had finished.
 
         Raises:
             RunError: the same request is being worked on, or the folder cannot be written.
@@ -164,7 +178,7 @@ class RunStore:
         folder.mkdir(exist_ok=True)
         claim(folder)
         writer = RunWriter(folder)
-        about = {
+        about: dict[str, Any] = {
             "status": "running",
             "title": _title(folder),
             "created": _now(),
@@ -181,7 +195,11 @@ class RunStore:
             "n_edges": n_edges,
         }
         try:
-            for name in (CANCEL, SCORES):
+            if go_on:
+                before = read_json(folder)
+                kept: dict[str, Any] = {key: before[key] for key in ("created", "timings") if key in before}
+                about = {**before, **about, **kept, "error": None}
+            for name in (CANCEL,) if go_on else (CANCEL, SCORES, PARTIAL):
                 (folder / name).unlink(missing_ok=True)
             write_json(folder / RUN, about)
         except BaseException:
@@ -199,13 +217,18 @@ class RunStore:
 
     def scan(self) -> tuple[builtins.list[RunInfo], builtins.list[str]]:
         """Both of the above from one reading of the folders."""
+        runs, broken = self.read_all()
+        return runs, builtins.list(broken.values())
+
+    def read_all(self) -> tuple[builtins.list[RunInfo], dict[str, str]]:
+        """The runs, newest first, and for each damaged folder its name and a sentence that says what is wrong."""
         runs: builtins.list[RunInfo] = []
-        broken: builtins.list[str] = []
+        broken: dict[str, str] = {}
         for name in self._ids():
             try:
                 runs.append(read_info(self.root / name))
             except RunError as error:
-                broken.append(str(error))
+                broken[name] = str(error)
         return sorted(runs, key=lambda run: (run.created, run.id), reverse=True), broken
 
     def _ids(self) -> builtins.list[str]:
@@ -248,6 +271,18 @@ class RunStore:
         close = difflib.get_close_matches(which, ids, 1, cutoff=0.4)
         hint = f"did you mean '{close[0]}'?" if close else f"the store '{self.root}' holds {len(ids)} run(s)."
         raise RunError(f"There is no run '{which}'; {hint}")
+
+    def disk_use(self, which: str) -> int:
+        """Bytes that a run takes, damaged or not.
+
+        Raises:
+            RunError: there is no such run.
+        """
+        total = 0
+        for entry in os.scandir(self.folder_of(which)):
+            with contextlib.suppress(FileNotFoundError):  # replaced or removed meanwhile
+                total += entry.stat(follow_symlinks=False).st_size
+        return total
 
     def delete(self, which: str) -> str:
         """Remove a run of this store for good, damaged or not; the id of what was removed.

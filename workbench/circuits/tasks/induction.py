@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from workbench.circuits.task import Task, from_pairs
+from workbench.circuits.task import Task
+from workbench.circuits.tasks.pairs import from_pairs
 from workbench.circuits.tasks.words import THINGS, single_tokens
 from workbench.models import Transformer
 

@@ -6,7 +6,8 @@ import random
 from string import Formatter
 from typing import Any
 
-from workbench.circuits.task import Task, from_pairs
+from workbench.circuits.task import Task
+from workbench.circuits.tasks.pairs import from_pairs
 from workbench.circuits.tasks.words import NAMES, OBJECTS, PLACES, single_tokens
 from workbench.models import Transformer
 

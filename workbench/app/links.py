@@ -1,0 +1,30 @@
+"""From one page to another, with what the other is to show."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import streamlit as st
+
+Where = Literal["circuits", "head", "runs"]
+
+
+def page_of(where: Where) -> Any:
+    """The page as the navigation knows it: pages are told apart by their path."""
+    # Each page links to the others.
+    from workbench.app import circuits, head, runs
+
+    made = {"circuits": circuits.page, "head": head.page, "runs": runs.page}
+    titles = {"circuits": "Circuits", "head": "Head", "runs": "Runs"}
+    icons = {"circuits": ":material/hub:", "head": ":material/center_focus_strong:", "runs": ":material/history:"}
+    return st.Page(made[where], title=titles[where], icon=icons[where], url_path=where, default=where == "circuits")
+
+
+def link(label: str, where: Where, *, help: str | None = None, icon: str | None = None, **parameters: str) -> None:
+    """A link to a page at an address."""
+    st.page_link(page_of(where), label=label, help=help, icon=icon, query_params=parameters)
+
+
+def go(where: Where, **parameters: str) -> None:
+    """Turn to a page at an address."""
+    st.switch_page(page_of(where), query_params=parameters)

@@ -1,0 +1,131 @@
+"""Parts of a model switched off with a click, and what becomes of the behaviour at once; the set is in the address."""
+
+from __future__ import annotations
+
+from typing import cast, get_args
+
+import streamlit as st
+
+from workbench import jobs
+from workbench.app import state
+from workbench.app.model_detail import escaped
+from workbench.circuits import Task
+from workbench.circuits.activations import Ablation
+from workbench.figures import show_token
+from workbench.figures.svg import number
+from workbench.live import Effect, check_parts, switch_off
+from workbench.models import Transformer
+from workbench.runs import Run
+
+_SHARE = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
+_MOST = 64  # parts in an address
+_MOST_PROMPTS = 16  # of a run, so that a click is answered at once
+
+
+def parts(run: Run) -> list[str]:
+    """What the address says is off, without what the run's model does not have."""
+    found = []
+    for name in state.names("off")[:_MOST]:
+        try:
+            check_parts(run.graph, [name])
+        except ValueError:
+            continue
+        found.append(name)
+    return found
+
+
+def switch(name: str, off: list[str]) -> None:
+    """A button that switches a node or an edge off, or puts it back."""
+    is_off = name in off
+    label, icon = ("Put it back", ":material/undo:") if is_off else ("Ablate it now", ":material/power_settings_new:")
+    said = "Every reader gets its ablated output." if "->" not in name else "This reader gets the ablated output."
+    if st.button(label, key=f"switch-{name}", icon=icon, help=f"{said} The model is run at once."):
+        state.set_names("off", [one for one in off if one != name] if is_off else [*off, name])
+        st.rerun()
+
+
+def panel(run: Run, off: list[str]) -> None:
+    """What is off, and what that does."""
+    if not off:
+        return
+    with st.container(border=True):
+        st.markdown("**Switched off**")
+        with st.container(horizontal=True):
+            for name in off:
+                if st.button(shown(name), key=f"back-{name}", icon=":material/close:", help="Put it back."):
+                    state.set_names("off", [one for one in off if one != name])
+                    st.rerun()
+            if len(off) > 1 and st.button("Put all back", key="back-all", type="tertiary"):
+                state.set_names("off", [])
+                st.rerun()
+        own = str(run.info.settings.get("ablation", "resample"))
+        kinds = [own, *(kind for kind in get_args(Ablation) if kind != own)]
+        kind = state.choice("They carry", {k: k for k in kinds}, "by", "What a part that is off gives its readers.")
+        try:
+            with st.spinner("Running the patched model ..."):
+                effect = effect_of(run, tuple(off), kind, state.number("prompt"))
+        except ValueError as error:
+            st.warning(escaped(str(error)))
+            return
+        say(effect, run.info.prompts.get("clean", []))
+
+
+def shown(name: str) -> str:
+    """A part as its button says it."""
+    return escaped(name.replace("->", " → "))
+
+
+def effect_of(run: Run, off: tuple[str, ...], kind: str, prompt: int) -> Effect:
+    """What switching parts of a run's model off does on its prompts.
+
+    Raises:
+        ValueError: the model is another by now, or its prompts cannot be made again.
+    """
+    model = state.model(str(run.info.model.get("source") or run.info.model.get("name")))
+    jobs.check_same_model(run, model)
+    task = _task(run, model)
+    return _effect(run, model, off, kind, min(prompt, len(task) - 1))
+
+
+@st.cache_resource(
+    max_entries=4, show_spinner=False, hash_funcs={Run: lambda run: run.id, Transformer: lambda m: m.fingerprint}
+)
+def _task(run: Run, model: Transformer) -> Task:
+    return jobs.task_of(run, model)
+
+
+@st.cache_data(
+    max_entries=64, show_spinner=False, hash_funcs={Run: lambda run: run.id, Transformer: lambda m: m.fingerprint}
+)
+def _effect(run: Run, model: Transformer, off: tuple[str, ...], kind: str, prompt: int) -> Effect:
+    task = _task(run, model)
+    # Means are over all prompts that are taken; the one that is shown must be among them.
+    start = max(0, prompt - _MOST_PROMPTS + 1)
+    some = task.rows(start, start + _MOST_PROMPTS)
+    return switch_off(model, some, off, cast(Ablation, kind), prompt=prompt - start)
+
+
+def say(effect: Effect, texts: list[str]) -> None:
+    """The metric and the top answers before and after."""
+    row = st.columns(2)
+    row[0].metric(
+        f"{effect.unit}, mean of {effect.n_examples}",
+        number(effect.after),
+        number(effect.after - effect.before),
+        border=True,
+        help=f"{number(effect.before)} in the whole model.",
+    )
+    row[1].metric(
+        "right above wrong",
+        f"{effect.accuracy_after:.0%}",
+        f"{100 * (effect.accuracy_after - effect.accuracy_before):+.0f} points",
+        border=True,
+        help=f"{effect.accuracy_before:.0%} in the whole model.",
+    )
+    if not effect.answers:
+        return
+    rows = [{"answer": show_token(one.text), "before": one.before, "after": one.after or 0.0} for one in effect.answers]
+    st.dataframe(rows, hide_index=True, width="stretch", column_config={"before": _SHARE, "after": _SHARE})
+    if texts:
+        metric = f"{effect.unit} {number(effect.prompt_before)} before, {number(effect.prompt_after)} after"
+        st.caption(escaped(f"The next token of one prompt: {metric}."))

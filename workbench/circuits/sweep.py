@@ -1,0 +1,121 @@
+"""The loop that the methods share: a task in batches that fit, a mean over its prompts, progress, and a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.circuits.activations import Ablation, Ablator, WriterOutputs, batch_size_for, graph_of
+from workbench.circuits.graph import Graph, Scores
+from workbench.circuits.progress import ProgressFn, Reporter, Stopped
+from workbench.circuits.task import Task
+from workbench.models import Transformer
+
+BUDGET = 400 * 2**20
+"""Bytes beside the model that a method may use by default."""
+
+Step = Callable[[], None]
+"""Called after every pass through the model; raises :class:`Stopped` where a batch is left half done."""
+
+BatchScore = Callable[[Task, WriterOutputs, Step], Tensor]
+"""``(batch, what its writers are replaced by, step)`` -> scores of any shape, summed over the batch."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over prompts.
+
+    Attributes:
+        values: of whatever shape the batches gave.
+        n_examples: prompts that it is a mean of.
+        complete: False where it was stopped before the last prompt.
+    """
+
+    values: Tensor
+    n_examples: int
+    complete: bool
+
+    def scores(self, model: Transformer, task: Task, method: str, **settings: Any) -> Scores:
+        """The same as the result of a method; ``values`` [writer, reader]."""
+        return Scores(
+            graph_of(model), self.values.cpu(), method, task.name, settings, self.n_examples, complete=self.complete
+        )
+
+
+def mean_over(
+    model: Transformer,
+    task: Task,
+    score: BatchScore,
+    *,
+    steps: int,
+    ablation: Ablation,
+    budget: int,
+    progress: ProgressFn | None,
+) -> Mean:
+    """Mean of ``score`` over the prompts of a task.
+
+    Args:
+        model: the model.
+        task: pairs of prompts.
+        score: scores one batch, and calls its third argument ``steps`` times.
+        steps: passes that a batch takes.
+        ablation: what writers are replaced by.
+        budget: bytes beside the model; prompts are taken in batches that fit.
+        progress: called after every pass; returning False keeps the batches that are finished.
+
+    Raises:
+        ValueError: an unknown ablation, or a model or task that cannot be scored.
+        Stopped: stopped before the first batch was done.
+    """
+    size = batch_size_for(model, task, budget)
+    ablator = Ablator(model, task, ablation, size)
+    report = Reporter(progress, -(-len(task) // size) * steps, "scoring edges")
+
+    def step() -> None:
+        report.step()
+        if not report.going and report.done % steps:
+            raise Stopped("Stopped in the middle of a batch.")
+
+    total: Tensor | None = None
+    finished = 0
+    for batch in task.batches(size):
+        try:
+            part = score(batch, ablator(batch), step)
+        except Stopped:
+            break
+        total = part if total is None else total + part
+        finished += len(batch)
+        if not report.going:
+            break
+    if total is None:
+        raise Stopped("Stopped before the first prompts were scored; nothing was kept.")
+    return Mean(total / finished, finished, finished == len(task))
+
+
+def check_steps(method: str, steps: int) -> None:
+    """Refuse a number of steps below 1.
+
+    Raises:
+        ValueError: naming the method.
+    """
+    if steps < 1:
+        raise ValueError(f"{method} needs at least one step; got steps={steps}.")
+
+
+def spread(
+    graph: Graph, writers: Float[Tensor, " writers"], readers: Float[Tensor, " readers"]
+) -> Float[Tensor, "writers readers"]:
+    """Scores of edges from scores of nodes: an edge carries the score of that end which is worth less.
+
+    So the edges above a threshold are all the edges between the nodes above it, which is how a circuit of nodes is
+    run as one of edges (Mueller et al. 2025, section 3). ``logits`` is worth more than any writer.
+    """
+    mask = graph.mask.to(writers.device)
+    ends = torch.where(writers.abs()[:, None] <= readers.abs(), writers[:, None], readers)
+    ends[:, -1] = writers
+    return ends.masked_fill(~mask, 0.0)

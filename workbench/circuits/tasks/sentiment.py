@@ -1,0 +1,51 @@
+"""Sentiment of a review (Tigges et al. 2023): one adjective says whether the reviewer liked it."""
+
+from __future__ import annotations
+
+import random
+
+from workbench.circuits.task import Task
+from workbench.circuits.tasks.draw import Pair, build
+from workbench.circuits.tasks.kinds import kind_of
+from workbench.circuits.tasks.words import single_tokens
+from workbench.models import Transformer
+
+_GOOD = "great wonderful brilliant excellent beautiful fantastic lovely perfect amazing delightful".split()
+_BAD = "terrible awful horrible boring bad disappointing dreadful ugly poor stupid".split()
+_WORKS = "film book play show song story game concert".split()
+_PARTS = "start acting ending music plot beginning".split()
+_TEMPLATE = "I think that the{work} was{how}. Its{part} was{how}. All in all I"
+# Of these, those that a tokenizer has as one token.
+_VERBS = ("loved", "enjoyed", "liked"), ("hated", "disliked", "despised")
+
+
+def make(model: Transformer, n: int, seed: int = 0) -> Task:
+    """``n`` pairs: the corrupted review has an adjective of the other sort. Right and wrong are verbs or classes.
+
+    A decoder is asked for the verb after a review; a classifier that has classes called *positive* and *negative* for
+    the class of it.
+
+    Args:
+        model: words are those that its tokenizer has as single tokens.
+        n: number of pairs; good and bad reviews in turn.
+        seed: chooses words.
+
+    Raises:
+        ValueError: too few words are single tokens, or the classifier has other classes.
+    """
+    sorts = single_tokens(model, _GOOD, 2, "good adjectives"), single_tokens(model, _BAD, 2, "bad adjectives")
+    works, parts = single_tokens(model, _WORKS, 2, "works"), single_tokens(model, _PARTS, 1, "parts")
+    classifies = kind_of(model) == "classifier"
+    answers = (["positive"], ["negative"])
+    if not classifies:
+        answers = single_tokens(model, _VERBS[0], 1, "verbs"), single_tokens(model, _VERBS[1], 1, "verbs")
+
+    def example(draw: random.Random, turn: int) -> Pair:
+        one, other = turn % 2, 1 - turn % 2
+        work, part, how = draw.choice(works), draw.choice(parts), [draw.choice(sort) for sort in sorts]
+        clean, corrupted = (_TEMPLATE.format(work=work, part=part, how=how[k]) for k in (one, other))
+        if classifies:
+            clean, corrupted = (text.removesuffix(" All in all I") for text in (clean, corrupted))
+        return Pair(clean, corrupted, answers[one], answers[other])
+
+    return build(model, n, seed, example, name="sentiment", title="Sentiment")

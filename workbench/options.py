@@ -1,0 +1,171 @@
+"""The settings of a method as page and commands ask for them, read from its signature and docstring; and its cost."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import time
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from workbench.circuits.methods import Method, methods
+
+if TYPE_CHECKING:
+    from workbench.circuits import Task, TaskCheck
+    from workbench.models import Transformer
+
+OptionKind = Literal["whole", "number", "choice", "switch", "text"]
+# A backward through a frozen model costs about two forwards: gradients of activations, kept for the way back.
+BACKWARD = 2.0
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting of a method.
+
+    Attributes:
+        name: as :func:`workbench.discover` takes it.
+        kind: what it is.
+        default: what the method takes when it is left out; None where that means that the method chooses.
+        choices: for a ``choice``.
+        help: what it is, in a sentence.
+    """
+
+    name: str
+    kind: OptionKind
+    default: Any
+    choices: tuple[str, ...] = ()
+    help: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return self.name.replace("_", " ").capitalize()
+
+
+def options_of(record: Method) -> list[Option]:
+    """The settings of a method but for its ablation, in the order of its signature."""
+    hints, said = _hints(record), _said(record)
+    return [
+        _option(name, default, hints.get(name), said.get(name, ""))
+        for name, default in record.options.items()
+        if name != "ablation"
+    ]
+
+
+def _hints(record: Method) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(record.run)
+    except NameError:  # a name that only type checkers import
+        return {}
+
+
+def _option(name: str, default: Any, hint: Any, said: str) -> Option:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):  # "float | None"
+        hint = next((part for part in typing.get_args(hint) if part is not types.NoneType), None)
+    if typing.get_origin(hint) is Literal:
+        return Option(name, "choice", default, tuple(map(str, typing.get_args(hint))), said)
+    if isinstance(default, bool) or hint is bool:
+        return Option(name, "switch", default, help=said)
+    if isinstance(default, int) or hint is int:
+        return Option(name, "whole", default, help=said)
+    if isinstance(default, float) or hint is float:
+        return Option(name, "number", default, help=said)
+    keys = tuple(one.key for one in methods())
+    if default in keys:  # a method that starts from another's scores
+        return Option(name, "choice", default, keys, said)
+    return Option(name, "text", default, help=said)
+
+
+def _said(record: Method) -> dict[str, str]:
+    """What the docstring says of each argument: the first sentence."""
+    _, _, rest = (inspect.getdoc(record.run) or "").partition("\nArgs:\n")
+    listed = re.split(r"\n(?=\S)", rest, maxsplit=1)[0]
+    found: dict[str, str] = {}
+    for entry in re.split(r"\n(?= {4}\S)", "\n" + listed):
+        names, colon, text = entry.strip().partition(":")
+        words = " ".join(text.split()).replace("``", "")
+        if colon:
+            first = re.split(r"(?<=[.;])\s", words, maxsplit=1)[0].rstrip(";.")
+            found |= {name.strip(): f"{first[:1].upper()}{first[1:]}." for name in names.split(",")}
+    return found
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """How well a model does a task, and how long its forwards take: what one wants to know before a search.
+
+    Attributes:
+        check: the self-check.
+        seconds: for one plain forward of all prompts.
+        n_edges: edges of the model's graph.
+    """
+
+    check: TaskCheck
+    seconds: float
+    n_edges: int
+
+
+def readiness(model: Transformer, task: Task) -> Readiness:
+    """Measure both in one go: two plain forwards.
+
+    Raises:
+        ValueError: the task cannot be put to the model, or the model has no graph.
+    """
+    from workbench.circuits.activations import graph_of
+
+    edges, begin = graph_of(model).n_edges, time.perf_counter()
+    check = task.check(model)
+    return Readiness(check, (time.perf_counter() - begin) / 2, edges)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a search costs.
+
+    Attributes:
+        forwards, backwards: through the model, of all prompts.
+        seconds: roughly, with a backward as two forwards.
+    """
+
+    forwards: float
+    backwards: float
+    seconds: float
+
+    @property
+    def words(self) -> str:
+        """``about 7 forwards and 5 backwards, roughly 20 s``."""
+        parts = [_count(self.forwards, "forward"), *([_count(self.backwards, "backward")] if self.backwards else [])]
+        return f"about {' and '.join(parts)}, roughly {duration(self.seconds)}"
+
+
+def cost_of(record: Method, model: Transformer, options: Mapping[str, Any], seconds: float) -> Cost | None:
+    """The cost of a method with some options; None where it is not known before.
+
+    Args:
+        record: the method.
+        model: the model.
+        options: those that differ from the defaults.
+        seconds: for one plain forward of all prompts.
+    """
+    passes = record.cost_of(model, options)
+    if passes is None:
+        return None
+    forwards, backwards = passes
+    return Cost(forwards, backwards, seconds * (forwards + BACKWARD * backwards))
+
+
+def _count(n: float, what: str) -> str:
+    shown = f"{n:,.0f}" if n >= 10 or n == int(n) else f"{n:.1f}"
+    return f"{shown} {what}{'' if shown == '1' else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, round(seconds))} s"

@@ -1,0 +1,62 @@
+"""From scores to a circuit: by number, by threshold, or grown from the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # torch takes seconds to import; listing runs needs none of it
+    from workbench.circuits.graph import Circuit, Ranking, Scores
+
+Construction = Literal["top", "threshold", "greedy"]
+CONSTRUCTIONS: dict[str, str] = {
+    "top": "the best edges",
+    "greedy": "grown from the logits",
+    "threshold": "all edges from a score on",
+}
+"""Ways to choose the edges of a circuit, and what each takes."""
+
+
+def choose(
+    scores: Scores, how: Construction, n_edges: int | None, threshold: float | None, ranking: Ranking
+) -> Circuit:
+    """The circuit of a ranking, dangling nodes pruned.
+
+    Args:
+        scores: of every edge.
+        how: ``top`` takes the best ``n_edges``; ``greedy`` as many, each the best into what is there already,
+            from the logits on; ``threshold`` all whose ranking key is at least ``threshold``.
+        n_edges: for ``top`` and ``greedy``.
+        threshold: for ``threshold``, in units of the metric.
+        ranking: by absolute or by signed score.
+
+    Raises:
+        ValueError: no such way, a missing number, more edges than there are, or a threshold that no edge reaches.
+    """
+    if how not in CONSTRUCTIONS:
+        raise ValueError(f"Unknown construction '{how}'; choose one of {', '.join(CONSTRUCTIONS)}.")
+    if how == "threshold":
+        if threshold is None:
+            raise ValueError("Edges from a score on need that score; give a threshold.")
+        key = scores.ranked(ranking)[scores.graph.mask]
+        if bool((key >= threshold).all()):
+            raise ValueError(
+                f"The threshold {threshold:g} keeps every edge: the {ranking} scores lie between {key.min():.3g} and "
+                f"{key.max():.3g}."
+            )
+        return scores.above(threshold, ranking=ranking)
+    if n_edges is None:
+        raise ValueError("Say how many edges the circuit is to have.")
+    if how == "top":
+        return scores.top(n_edges, ranking=ranking)
+    from workbench.circuits.greedy import greedy
+
+    return greedy(scores, n_edges, ranking, prune=True)
+
+
+def size_in_words(settings: Mapping[str, Any], n_edges: int | None) -> str:
+    """Which edges were asked for, in words."""
+    if "threshold" in settings:
+        return f"edges from {settings['threshold']:g} on"
+    grown = ", grown from the logits" if settings.get("construction") == "greedy" else ""
+    return f"{n_edges:,} edges{grown}" if n_edges is not None else "no number of edges"
