@@ -11,7 +11,8 @@ from torch import Tensor
 from tests import digits, micro
 from tests.reference import Reference, patched_logits
 from workbench import inspection
-from workbench.circuits import Circuit, Task, tasks
+from workbench.circuits import Circuit, Task, evaluate, tasks
+from workbench.circuits.activations import graph_of
 from workbench.circuits.graph import Graph
 from workbench.head import answer_places, copy_score, direct_logits, look_at_head
 from workbench.inspection import Given
@@ -142,10 +143,14 @@ def pair_task(model: Transformer) -> Task:
 
 
 @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
-def test_parts_that_are_off_are_off_as_in_the_slow_run(both: tuple[Any, Transformer], ablation: Any) -> None:
+@pytest.mark.parametrize(
+    "off", [["a0.h1", "m0->a1.h2<q>", "a1.h0->logits"], ["a0.h1", "a1.h0", "a0.h2", "m1"], ["m0"], ["input", "a0.h0"]]
+)
+def test_parts_that_are_off_are_off_as_in_the_slow_run(
+    both: tuple[Any, Transformer], ablation: Any, off: list[str]
+) -> None:
     hf, model = both
     graph = model_graph(model)
-    off = ["a0.h1", "m0->a1.h2<q>", "a1.h0->logits"]
     with torch.no_grad():
         _, other, _ = Reference(hf).run(OTHER, lambda w, r, out: out)
     ablated = {
@@ -154,8 +159,8 @@ def test_parts_that_are_off_are_off_as_in_the_slow_run(both: tuple[Any, Transfor
         "zero": [torch.zeros_like(out) for out in other],
     }[ablation]
     mask = graph.mask.clone()
-    mask[graph.writer_index["a0.h1"]] = False
-    mask[graph.edge("m0->a1.h2<q>")] = mask[graph.edge("a1.h0->logits")] = False
+    for part in off:
+        mask[graph.edge(part) if "->" in part else graph.writer_index[part]] = False
     expected, plain = patched_logits(hf, TOKENS, ablated, mask)[0, -1], hf(TOKENS).logits[0, -1]
     effect = switch_off(model, pair_task(model), off, ablation, k=64)
     assert effect.after == pytest.approx(float(expected[11] - expected[12]), abs=1e-4)
@@ -164,6 +169,15 @@ def test_parts_that_are_off_are_off_as_in_the_slow_run(both: tuple[Any, Transfor
     for answer in effect.answers:
         probabilities[answer.index] = answer.after or 0.0
     assert torch.allclose(probabilities, expected.softmax(-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3", "gpt-neox", "phi", "gpt-neo"])
+def test_whole_parts_that_are_off_are_the_circuit_without_their_edges_in_every_family(kind: str) -> None:
+    """The plain forward with outputs put in place, against the patched run, which has tests of its own."""
+    model = from_hf(micro.hugging_face(kind))
+    task, off = pair_task(model), ["a0.h1", "a1.h0", "m0"]
+    report = evaluate(model, task, Circuit(graph_of(model), without(graph_of(model), off)))
+    assert switch_off(model, task, off).after == pytest.approx(report.metric, abs=1e-4)
 
 
 def test_nothing_off_is_the_model(model: Transformer) -> None:

@@ -89,13 +89,14 @@ def given_of(run: Run, model: Transformer, prompt: int, side: str = "clean") -> 
     Raises:
         ValueError: there is no such prompt, or the prompts cannot be made again.
     """
-    from workbench import inspection, jobs
+    from workbench import inspection
+    from workbench.remake import task_of
 
     text = prompt_of(run, prompt, side)
     if model.cfg.causal and model.images is None and model.tokenizer is not None:
         return inspection.read(model, text)
     # An image, or a text that is more than its words: with a mask, or without a tokenizer.
-    task = jobs.task_of(run, model).rows(prompt, prompt + 1)
+    task = task_of(run, model).rows(prompt, prompt + 1)
     tensor = (task.clean if side == "clean" else task.corrupted).to(model.device)
     if model.images is not None:
         return inspection.see(model, tensor, text)

@@ -150,3 +150,69 @@ def test_an_unknown_model_is_said_in_the_page(page: Any, server: str) -> None:
     page.goto(f"{server}/?{urlencode({'model': 'smollm2-135'})}")
     page.get_by_role("button", name="Discover").click()
     page.get_by_text("did you mean 'smollm2-135m'?").wait_for()
+
+
+def found(page: Any, server: str, folder: Path, **choices: object) -> str:
+    """The id of a run that the page was asked for."""
+    page.goto(f"{server}/?{urlencode({'model': folder, 'n': 6, 'edges': 60, **choices})}")
+    page.get_by_role("button", name="Discover").click()
+    page.locator(".wb-node").first.wait_for()
+    return str(page.url.split("run=")[1].split("&")[0])
+
+
+def choose(page: Any, label: str, option: str) -> None:
+    """Choose from a list as a person does."""
+    page.get_by_role("combobox", name=label).first.click()
+    page.get_by_role("option", name=option, exact=True).first.click()
+    settled(page)
+
+
+def test_change_the_method_ablate_a_head_open_it_and_compare_two_runs(
+    page: Any, server: str, micro_folder: Path
+) -> None:
+    page.goto(f"{server}/?{urlencode({'model': micro_folder, 'n': 6, 'edges': 60, 'seed': 5})}")
+    page.get_by_text("of 6 pairs").wait_for()  # how well the model does it, before anything is found
+    choose(page, "Method", "Edge attribution patching")
+    page.wait_for_url("**method=eap**")
+    page.get_by_role("button", name="Discover").click()
+    page.locator(".wb-node").first.wait_for()
+    first = page.url.split("run=")[1].split("&")[0]
+    assert first.startswith("ioi-eap-")
+    assert not first.startswith("ioi-eap-ig")
+
+    mark = page.locator(".wb-node[data-kind=head]").last
+    head = mark.get_attribute("data-id")
+    mark.click()
+    page.get_by_role("button", name="Ablate it now").click()
+    page.wait_for_url(f"**off={head}**")
+    page.locator(".wb-node.wb-ablated").wait_for()
+    assert page.locator(".wb-node.wb-ablated").get_attribute("data-id") == head
+    page.get_by_text("right above wrong").wait_for()
+    page.goto(page.url)  # the view can be sent to a colleague
+    page.locator(".wb-node.wb-ablated").wait_for()
+    page.get_by_role("button", name="Put it back").click()
+    page.locator(".wb-node.wb-ablated").wait_for(state="detached")
+    assert "off=" not in page.url
+
+    page.get_by_role("link", name="Open this head").click()
+    layer, index = head[1:].split(".h")
+    page.get_by_role("heading", name=f"Head {layer}.{index}").wait_for()
+    page.locator(".wb-cell").first.wait_for()
+    page.get_by_role("heading", name="Without it").wait_for()
+    assert f"run={first}" in page.url
+    page.get_by_role("link", name="In its circuit").click()
+    page.locator(".wb-node.wb-selected").wait_for()
+    assert page.locator(".wb-node.wb-selected").get_attribute("data-id") == head
+
+    second = found(page, server, micro_folder, seed=5, method="hisp")
+    page.goto(f"{server}/runs")
+    for which in (first, second):
+        page.locator(f".st-key-pick-{which} label").first.click()
+        settled(page)
+    page.get_by_role("link", name="Compare the two").click()
+    page.get_by_role("heading", name="hisp and eap").wait_for()
+    page.locator(".wb-figure").nth(1).wait_for()
+    choose(page, "View", "Difference")
+    page.get_by_role("img", name="of their edges").wait_for()
+    settled(page)
+    assert page.locator(".wb-figure").count() == 1

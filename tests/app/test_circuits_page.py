@@ -247,7 +247,7 @@ def test_own_prompts_of_the_table_make_a_run_that_can_be_made_again(
     monkey.setattr(own_prompts, "rows", lambda: rows)
     try:
         app = asking(task="own", method="eap", edges=40)
-        assert "Your own prompts" in words(app)
+        assert "Your own prompts" in [expander.label for expander in app.expander]
         app.button[0].click().run(timeout=60)
     finally:
         monkey.undo()

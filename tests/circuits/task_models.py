@@ -12,13 +12,13 @@ from workbench.circuits.tasks.ioi import TEMPLATES
 from workbench.models import Transformer, from_hf
 from workbench.models.families.samples import find
 
-VERBS = "is are was were he she"
+VERBS = "is are was were he she positive negative"
 
 
 def known_words() -> list[str]:
     """Every word that the tasks choose from."""
     lists = [getattr(words, name) for name in dir(words) if name.isupper()]
-    lists += [getattr(sentiment, name) for name in ("_GOOD", "_BAD", "_WORKS", "_PARTS", "_VERBS")]
+    lists += [getattr(sentiment, name) for name in ("_GOOD", "_BAD", "_WORKS", "_PARTS")]
     lists += list(similarity._PARTS)
     found: list[str] = []
 

@@ -97,8 +97,8 @@ def _colour(text: str) -> set[str]:
 
 def _feeling(text: str) -> set[str]:
     good = {"great", "wonderful", "brilliant", "excellent", "beautiful", "fantastic", "lovely", "perfect", "amazing"}
-    liked = bool({*good, "delightful"} & {*re.findall(r"\w+", text)})
-    return {"loved", "enjoyed", "liked"} if liked else {"hated", "disliked", "despised"}
+    liked = bool({*good, "delightful"} & {*re.findall(r"\w+", text.split("Review: ")[-1])})
+    return {"positive"} if liked else {"negative"}
 
 
 ORACLES: dict[str, Callable[[str], set[str]]] = {
@@ -225,7 +225,7 @@ def test_a_classifier_is_asked_for_its_classes(classifier: Transformer) -> None:
     for i, text in enumerate(task.clean_text):
         assert classifier.cfg.labels is not None
         label = classifier.cfg.labels[int(task.right[i])].lower()
-        assert label == ("positive" if "loved" in _feeling(text) else "negative")
+        assert label == _feeling(text).pop()
     alone = torch.cat([classifier(task.clean[i : i + 1, : int(task.lengths[i])]) for i in range(20)])
     torch.testing.assert_close(task.answers(classifier), alone, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(

@@ -108,6 +108,16 @@ def test_smollm2_does_the_tasks(smol: Transformer) -> None:
     assert induction.accuracy > 0.8
 
 
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "name", ["docstring", "gendered-pronoun", "agreement", "acronyms", "capital-of-country", "binding", "sentiment"]
+)
+def test_smollm2_does_the_new_tasks_and_the_corrupted_prompts_take_them_away(smol: Transformer, name: str) -> None:
+    check = tasks.load(name, smol, n=16, seed=1).check(smol)
+    assert check.accuracy >= 0.75
+    assert check.metric_corrupted < 0.3 < check.metric_clean
+
+
 def test_bad_pairs_are_named(model: Transformer) -> None:
     make = lambda **k: tasks.from_pairs(  # noqa: E731
         model, **{"clean": ["When Mary"], "corrupted": ["When John"], "right": [" Mary"], "wrong": [" John"]} | k

@@ -28,7 +28,7 @@ def show(run: Run, other_id: str, store: RunStore) -> None:
         _back()
         return
     names = names_of(run, other)
-    left, middle, right = st.columns([5, 1, 1], vertical_alignment="center")
+    left, way, middle, right = st.columns([4, 2, 1, 1], vertical_alignment="bottom")
     left.subheader(escaped(f"{names[0]} and {names[1]}"))
     if middle.button("Swap", width="stretch"):
         state.set_parameter("run", other.id)
@@ -43,11 +43,18 @@ def show(run: Run, other_id: str, store: RunStore) -> None:
         st.warning(str(error))
         _facts(run, other, names)
         return
-    view = state.choice("View", _VIEWS, "view")
-    files = _sides(run, other) if view == "sides" else _difference(run, other)
-    _shared(found)
-    _facts(run, other, names)
-    downloads(files, f"{run.id}-{other.id}", "compare")
+    with way:
+        view = state.choice("View", _VIEWS, "view")
+    if view == "sides":
+        files, beside = _sides(run, other), st.container()
+    else:
+        picture, beside = st.columns([3, 2], gap="medium")
+        with picture:
+            files = _difference(run, other)
+    with beside:
+        _shared(found)
+        _facts(run, other, names)
+        downloads(files, f"{run.id}-{other.id}", "compare")
 
 
 def _back() -> None:
@@ -79,21 +86,21 @@ def _shared(found: Compared) -> None:
     """How much the two have in common."""
     row = st.columns(3)
     row[0].metric(
-        "edges of either that are in both",
+        "shared edges",
         f"{found.jaccard:.0%}",
         border=True,
-        help=f"{found.shared:,} in both, {found.first:,} only in {escaped(found.names[0])}, {found.second:,} only in "
-        f"{escaped(found.names[1])}.",
+        help=f"Of the edges in either circuit: {found.shared:,} in both, {found.first:,} only in "
+        f"{escaped(found.names[0])}, {found.second:,} only in {escaped(found.names[1])}.",
     )
     row[1].metric(
-        "heads in both",
+        "shared heads",
         found.heads_shared,
         border=True,
         help=f"{found.heads_first} only in {escaped(found.names[0])}, {found.heads_second} only in "
         f"{escaped(found.names[1])}.",
     )
     row[2].metric(
-        "rank correlation of all scores",
+        "rank correlation",
         "–" if math.isnan(found.spearman) else f"{found.spearman:.2f}",
         border=True,
         help="Spearman's, over every edge of the graph. Most edges do nothing and their order is noise.",

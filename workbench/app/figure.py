@@ -22,6 +22,7 @@ _CSS = """
   font-family: var(--st-font);
 }
 .wb-canvas svg { width: 100%; height: auto; display: block; }
+.wb-root .wb-node.wb-ablated { fill-opacity: 1; stroke-opacity: 1; }
 .wb-root .wb-node.wb-ablated .wb-shape { fill: transparent; stroke: #D55E00; stroke-width: 2; stroke-dasharray: 3 2; }
 .wb-root .wb-node.wb-ablated text { fill: #D55E00; }
 .wb-root .wb-edge.wb-ablated { stroke: #D55E00; stroke-dasharray: 1 5; stroke-opacity: 0.9; }

@@ -7,7 +7,7 @@ import math
 import streamlit as st
 
 from workbench.app.model_detail import escaped
-from workbench.app.switched import say
+from workbench.app.switched import moved, say
 from workbench.circuits.graph import node_of, part_of
 from workbench.figures import show_token
 from workbench.figures.svg import number
@@ -70,9 +70,9 @@ def writes(found: HeadLook, copying: float | None, over: str) -> None:
             help="Length of what it writes at this position.",
         )
     columns = st.columns(2)
-    for column, title, moved in ((columns[0], "raises", found.raised), (columns[1], "lowers", found.lowered)):
+    for column, title, tokens in ((columns[0], "raises", found.raised), (columns[1], "lowers", found.lowered)):
         column.dataframe(
-            [{title: show_token(one.token), "logit": one.logit} for one in moved],
+            [{title: show_token(one.token), "logit": one.logit} for one in tokens],
             hide_index=True,
             width="stretch",
             column_config={"logit": _LOGIT},
@@ -131,14 +131,14 @@ def effect(found: Effect, of_run: bool) -> None:
         row[0].metric(
             f"probability of {escaped(show_token(best.text))}",
             f"{best.after or 0.0:.1%}",
-            f"{100 * ((best.after or 0.0) - best.before):+.1f} points",
+            moved(100 * ((best.after or 0.0) - best.before), "points"),
             border=True,
             help=f"{best.before:.1%} with the head.",
         )
         row[1].metric(
             "its logit",
             number(found.after),
-            number(found.after - found.before),
+            moved(found.after - found.before),
             border=True,
             help=f"{number(found.before)} with the head.",
         )

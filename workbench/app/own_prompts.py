@@ -36,7 +36,6 @@ _MOST = 2_000_000  # characters of a file
 
 def edit() -> None:
     """The table and the upload; what is there is kept for :func:`rows`."""
-    st.subheader("Your own prompts")
     upload = st.file_uploader(
         "A CSV or JSON Lines file with the columns clean, corrupted, right and wrong",
         type=["csv", "jsonl"],

@@ -36,7 +36,7 @@ def page() -> None:
         st.markdown("Nothing was found yet. Ask for a circuit first; it is kept here.")
         links.link("Find a circuit", "circuits")
         return
-    shown = _sorted(_filtered(found))
+    shown = _chosen(found)
     _summary(store, found, broken, len(shown))
     chosen = [info.id for info in found if st.session_state.get(f"pick-{info.id}")]
     _compare(chosen)
@@ -51,8 +51,8 @@ def page() -> None:
 # -- which ones ------------------------------------------------------------------------------------------------
 
 
-def _filtered(found: list[RunInfo]) -> list[RunInfo]:
-    """Those with every word that is searched for, and with the choices made."""
+def _chosen(found: list[RunInfo]) -> list[RunInfo]:
+    """Those with every word that is searched for and with the choices made, in the order that is asked for."""
     row = st.columns([4, 2, 2, 2, 2, 2], vertical_alignment="bottom")
     words = row[0].text_input("Search", key="q", bind="query-params", placeholder="title, id, model, task, method")
     kept = [info for info in found if all(word in _text(info) for word in str(words or "").lower().split())]
@@ -62,12 +62,14 @@ def _filtered(found: list[RunInfo]) -> list[RunInfo]:
         ("Method", lambda info: info.method),
         ("Status", lambda info: info.status),
     ]
-    for column, (label, of) in zip(row[1:], ways, strict=False):
+    for column, (label, of) in zip(row[1:5], ways, strict=True):
         values = {_ANY: "any"} | {value: value for value in sorted({of(info) for info in found})}
         with column:
             value = state.choice(label, values, f"only-{label.lower()}")
         kept = [info for info in kept if value in (_ANY, of(info))]
-    return kept
+    with row[5]:
+        order = state.choice("Order", {key: title for key, (title, _) in _SORTS.items()}, "order")
+    return sorted(kept, key=_SORTS[order][1])
 
 
 def _text(info: RunInfo) -> str:
@@ -75,11 +77,6 @@ def _text(info: RunInfo) -> str:
     options = info.settings.get("options", {})
     parts = [info.id, info.title, info.method, info.status, info.model.get("name"), info.task.get("name"), options]
     return " ".join(map(str, parts)).lower()
-
-
-def _sorted(found: list[RunInfo]) -> list[RunInfo]:
-    key = state.choice("Order", {key: title for key, (title, _) in _SORTS.items()}, "order")
-    return sorted(found, key=_SORTS[key][1])
 
 
 def _reverse(text: str) -> tuple[int, ...]:
@@ -123,7 +120,7 @@ def _compare(chosen: list[str]) -> None:
 
 def _row(info: RunInfo, store: RunStore) -> None:
     """One run: what it was asked, how it went, and what can be done with it."""
-    row = st.columns([0.5, 6, 2, 2, 2, 1], vertical_alignment="center")
+    row = st.columns([0.4, 4, 3, 2, 2, 1], vertical_alignment="center")
     row[0].checkbox("Choose", key=f"pick-{info.id}", label_visibility="collapsed", help="Choose two to compare.")
     with row[1]:
         links.link(f"{MARKS.get(info.status, '?')} {title_of(info)}", "circuits", help="Open it.", run=info.id)

@@ -19,7 +19,8 @@ from workbench.runs import Run
 
 _SHARE = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
 _MOST = 64  # parts in an address
-_MOST_PROMPTS = 16  # of a run, so that a click is answered at once
+# Prompts of a run that are taken, so that a click is answered at once; patching edges costs several times more.
+_MOST_PROMPTS, _MOST_FOR_EDGES = 16, 6
 
 
 def parts(run: Run) -> list[str]:
@@ -100,9 +101,15 @@ def _task(run: Run, model: Transformer) -> Task:
 def _effect(run: Run, model: Transformer, off: tuple[str, ...], kind: str, prompt: int) -> Effect:
     task = _task(run, model)
     # Means are over all prompts that are taken; the one that is shown must be among them.
-    start = max(0, prompt - _MOST_PROMPTS + 1)
-    some = task.rows(start, start + _MOST_PROMPTS)
+    most = _MOST_FOR_EDGES if any("->" in part for part in off) else _MOST_PROMPTS
+    start = max(0, prompt - most + 1)
+    some = task.rows(start, start + most)
     return switch_off(model, some, off, cast(Ablation, kind), prompt=prompt - start)
+
+
+def moved(change: float, unit: str = "") -> str | None:
+    """A change as a metric takes it: its own minus, from which the arrow follows; None where nothing moved."""
+    return f"{change:+.3g} {unit}".strip() if abs(change) > 5e-4 else None
 
 
 def say(effect: Effect, texts: list[str]) -> None:
@@ -111,14 +118,14 @@ def say(effect: Effect, texts: list[str]) -> None:
     row[0].metric(
         f"{effect.unit}, mean of {effect.n_examples}",
         number(effect.after),
-        number(effect.after - effect.before),
+        moved(effect.after - effect.before),
         border=True,
         help=f"{number(effect.before)} in the whole model.",
     )
     row[1].metric(
         "right above wrong",
         f"{effect.accuracy_after:.0%}",
-        f"{100 * (effect.accuracy_after - effect.accuracy_before):+.0f} points",
+        moved(100 * (effect.accuracy_after - effect.accuracy_before), "points"),
         border=True,
         help=f"{effect.accuracy_before:.0%} in the whole model.",
     )

@@ -15,6 +15,15 @@ from workbench.circuits.graph import Circuit, Graph, Scores
 from workbench.circuits.ground_truth import GroundTruth, ground_truth
 from workbench.circuits.methods import Method, discover, methods
 from workbench.circuits.minimality import Minimality, minimality
+from workbench.circuits.neurons import (
+    NeuronEdges,
+    NeuronEvaluation,
+    NeuronScores,
+    evaluate_neurons,
+    neuron_edges,
+    neuron_scores,
+)
+from workbench.circuits.positions import PositionCircuit, PositionScores, evaluate_positions, position_scores
 from workbench.circuits.progress import Progress, Stopped
 from workbench.circuits.stability import (
     CurveInterval,
@@ -37,6 +46,11 @@ __all__ = [
     "GroundTruth",
     "Method",
     "Minimality",
+    "NeuronEdges",
+    "NeuronEvaluation",
+    "NeuronScores",
+    "PositionCircuit",
+    "PositionScores",
     "Progress",
     "PromptStability",
     "RandomControl",
@@ -51,10 +65,15 @@ __all__ = [
     "curve_interval",
     "discover",
     "evaluate",
+    "evaluate_neurons",
+    "evaluate_positions",
     "faithfulness_curve",
     "ground_truth",
     "methods",
     "minimality",
+    "neuron_edges",
+    "neuron_scores",
+    "position_scores",
     "prompt_stability",
     "random_circuit",
     "random_control",

@@ -24,7 +24,7 @@ from workbench.models.embedding import n_positions
 from workbench.models.images import Pixels
 from workbench.models.mechanisms import find
 
-Ablation = Literal["resample", "mean", "positional-mean", "zero"]
+Ablation = Literal["resample", "mean", "positional-mean", "zero", "optimal"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ class Ablator:
     """What each writer is replaced by, for any batch of a task.
 
     ``resample``: its output on the corrupted prompt. ``mean``: its mean over all tokens of all corrupted prompts.
-    ``positional-mean``: its mean over prompts at each position. ``zero``: nothing. Padding never counts.
+    ``positional-mean``: its mean over prompts at each position. ``zero``: nothing. ``optimal``: the constant that is
+    missed least, which is learned first (:mod:`workbench.circuits.optimal`). Padding never counts.
 
     Raises:
         ValueError: an unknown ablation.
@@ -124,7 +125,13 @@ class Ablator:
     def __init__(self, model: Transformer, task: Task, kind: Ablation, batch_size: int) -> None:
         check_ablation(kind)
         self.model, self.kind = model, kind
-        self._mean = None if kind in ("resample", "zero") else self._means(task, batch_size)
+        self._mean = None
+        if kind == "optimal":
+            from workbench.circuits.optimal import optimal_constants  # it starts from the means, which are made here
+
+            self._mean = optimal_constants(model, task)
+        elif kind in ("mean", "positional-mean"):
+            self._mean = self._means(task, batch_size)
 
     def __call__(self, batch: Task) -> WriterOutputs:
         """Ablated outputs for a batch; batch and position axes may have length 1 and then broadcast."""

@@ -332,6 +332,12 @@ class Scores:
         circuit = Circuit(self.graph, mask, self.values)
         return circuit.prune() if prune else circuit
 
+    def greedy(self, n: int, ranking: Ranking = "absolute", prune: bool = False) -> Circuit:
+        """``n`` edges grown backwards from the logits, see :func:`workbench.circuits.greedy.greedy`."""
+        from workbench.circuits.greedy import greedy
+
+        return greedy(self, n, ranking, prune=prune)
+
     def above(self, threshold: float, ranking: Ranking = "absolute", prune: bool = True) -> Circuit:
         """The edges whose ranking key is at least ``threshold``, then pruned of dangling nodes.
 

@@ -23,6 +23,7 @@ from workbench.circuits.information_flow import information_flow
 from workbench.circuits.path_patching import path_patching
 from workbench.circuits.progress import ProgressFn
 from workbench.circuits.random_scores import random_scores
+from workbench.circuits.refine import refine
 from workbench.circuits.relp import relp
 from workbench.circuits.subnetwork_probing import subnetwork_probing
 from workbench.circuits.task import Task
@@ -224,6 +225,14 @@ _METHODS = [
         "steps x about 10 forwards, of a few prompts each",
         "Cao et al. 2021, arXiv 2104.03514",
         subnetwork_probing,
+        kind="learned",
+    ),
+    Method(
+        "learned-ranking",
+        "Learned ranking, faithful at every size",
+        "the starting method, then steps x about 10 forwards, of a few prompts each",
+        "this project; straight-through gradients as in Bengio et al. 2013, arXiv 1308.3432",
+        refine,
         kind="learned",
     ),
     Method(

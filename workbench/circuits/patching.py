@@ -35,12 +35,13 @@ class _Changes:
 
     Attributes:
         writers: their places on the graph's writer axis, ascending.
-        kept: [writer, reader] their rows of the circuit, 0 or 1.
+        kept: [writer, reader] their rows of the circuit, 0 or 1; [pos, writer, reader] of a circuit of edges at
+            positions.
         values: [writer, batch, pos, d_model] this run minus the ablated one, filled in upward.
     """
 
     writers: list[int]
-    kept: Float[Tensor, "writers readers"]
+    kept: Float[Tensor, "*pos writers readers"]
     values: Float[Tensor, "writers batch pos d_model"]
 
     def rows(self, start: int, stop: int) -> slice:
@@ -90,20 +91,23 @@ class PatchedRun:
         self.resid_final = resid
 
     @torch.no_grad()
-    def metric(self, mask: Bool[Tensor, "writers readers"]) -> Float[Tensor, " batch"]:
-        """The task's metric of each example when only the edges in ``mask`` carry this run."""
+    def metric(self, mask: Bool[Tensor, "*pos writers readers"]) -> Float[Tensor, " batch"]:
+        """The task's metric of each example when only the edges in ``mask`` carry this run; see :meth:`logits`."""
         return self.batch.score(self.logits(mask))
 
     @torch.no_grad()
-    def logits(self, mask: Bool[Tensor, "writers readers"]) -> Float[Tensor, "batch *answer"]:
+    def logits(self, mask: Bool[Tensor, "*pos writers readers"]) -> Float[Tensor, "batch *answer"]:
         """What the task scores, when only the edges in ``mask`` carry this run: see :func:`stream.answer`.
+
+        A mask [pos, writer, reader] says it for each position at which the reader reads.
 
         Logits [batch, d_vocab] where the answer is read, those of a classifier [batch, class], or of a model without
         a head its output [batch, pos, d_model].
         """
         graph, device = self.graph, self.embed.device
-        active = mask.any(1).nonzero().flatten()  # writers that something reads from
-        kept = mask[active].to(device, self.embed.dtype)
+        # writers that something reads from
+        active = mask.any(-1).view(-1, len(graph.writers)).any(0).nonzero().flatten()
+        kept = mask[..., active, :].to(device, self.embed.dtype)
         changes = _Changes(active.tolist(), kept, self.embed.new_empty(len(active), *self.embed.shape))
         changes.values[changes.rows(0, 1)] = self.embed - self.ablated.embed
         for layer in range(graph.n_layers):
@@ -144,7 +148,9 @@ class PatchedRun:
             final = self._streams([len(self.graph.readers) - 1], self.graph.n_layers, False, changes)[0]
             return stream.answer_of(self.model, self.batch, final)
         rows, last = torch.arange(len(self.embed), device=self.embed.device), self.batch.last.to(self.embed.device)
-        added = torch.einsum("w,wbd->bd", changes.kept[:, -1], changes.values[:, rows, last])
+        kept = changes.kept[..., -1]
+        kept = kept[last].T if kept.ndim == 2 else kept[:, None]
+        added = torch.einsum("wb,wbd->bd", kept.expand(-1, len(rows)), changes.values[:, rows, last])
         return stream.answer(self.model, self.batch, (self.resid_final[rows, last] + added)[:, None])
 
     def _streams(self, columns: list[int], layer: int, mlp: bool, changes: _Changes) -> Tensor:
@@ -174,8 +180,10 @@ class PatchedRun:
         ablated, rows = ablated.expand_as(self.embed), changes.rows(start, stop)
         if rows.start == rows.stop:
             return ablated.expand(len(columns), *ablated.shape)
-        values = changes.values[rows]
-        added = torch.addmm(ablated.reshape(1, -1), changes.kept[rows, columns].T, values.view(len(values), -1))
+        values, kept = changes.values[rows], changes.kept[..., rows, columns]
+        if kept.ndim == 3:
+            return ablated + torch.einsum("pwr,wbpd->rbpd", kept, values)
+        added = torch.addmm(ablated.reshape(1, -1), kept.T, values.view(len(values), -1))
         return added.view(-1, *ablated.shape)
 
 

@@ -107,10 +107,7 @@ def tasks(
     if model is None:
         print_table(
             ["task", "title", "asks a", "what it asks"],
-            [
-                (r["key"], r["title"], " or ".join(library.KIND_NAMES[kind] for kind in r["kinds"]), r["description"])
-                for r in rows
-            ],
+            [(r["key"], r["title"], _kinds(r), r["description"]) for r in rows],
         )
         return
     columns = ["task", "right above wrong#", "top-1#", "metric#", "corrupted#", "metric is the mean", "an example"]
@@ -126,12 +123,22 @@ def _measure(rows: list[dict[str, Any]], model: str, n: int, seed: int) -> None:
         loaded = load(model, progress=bar)
         for i, row in enumerate(rows):
             bar(i, len(rows), "checking tasks")
+            if len(rows) > 1 and library.kind_of(loaded) not in row["kinds"]:
+                row["error"] = f"asks a {_kinds(row)}"
+                continue
             try:
                 task = library.load(row["key"], loaded, n=n, seed=seed)
                 row |= {"example": task.clean_text[0], "metric_name": task.metric_name}
                 row["check"] = asdict(task.check(loaded))
             except ValueError as error:
                 row["error"] = str(error)
+
+
+def _kinds(row: dict[str, Any]) -> str:
+    """The kinds of model that a task asks, in words."""
+    from workbench.circuits import tasks as library
+
+    return " or ".join(library.KIND_NAMES[kind] for kind in row["kinds"])
 
 
 def _measured_row(row: dict[str, Any]) -> tuple[object, ...]:

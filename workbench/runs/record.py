@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from workbench.runs.choose import choose, size_in_words
+from workbench.runs.choose import Construction, choose, size_in_words
 from workbench.runs.files import PARTIAL, RUN, SCORES, RunError, damaged, is_held, read_json
 
 if TYPE_CHECKING:  # torch takes seconds to import; listing runs needs none of it
@@ -210,7 +210,7 @@ class Run:
             count = self.info.n_edges if n_edges is None else n_edges
             if count is None:
                 raise RunError(f"Run '{self.id}' names no number of edges; say how many.")
-            how = "greedy" if settings.get("construction") == "greedy" else "top"
+            how: Construction = "greedy" if settings.get("construction") == "greedy" else "top"
             return choose(self.scores, how, count, None, ranking)
         return choose(self.scores, "threshold", None, settings["threshold"], ranking)
 

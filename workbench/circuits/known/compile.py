@@ -16,9 +16,25 @@ from workbench.circuits.known.edges import edges, say_what_varies
 from workbench.circuits.known.expression import Value
 from workbench.circuits.known.interpret import UndefinedFunctionError, evaluate
 from workbench.circuits.known.layers import allocate
+from workbench.circuits.known.nodes import Node
 from workbench.circuits.known.sops import SOp
-from workbench.circuits.known.weights import assemble, place
+from workbench.circuits.known.weights import Size, assemble, place
 from workbench.models import Transformer
+
+
+def _check_size(nodes: Sequence[Node], size: Size, program: str, needed: Size) -> None:
+    """Refuse a size that the program does not fit into.
+
+    Raises:
+        ValueError: naming the first node that has no place.
+    """
+    for node in nodes:
+        last = max((variable.start + len(variable.labels) for variable in node.variables), default=0)
+        if node.layer >= size.n_layers or node.head >= size.n_heads or last > size.d_model:
+            raise ValueError(
+                f"{node.out.name} has no place in {size}; {program} needs {needed}. Leave the size out, or choose a "
+                "larger one."
+            )
 
 
 def compile_program(
@@ -29,6 +45,7 @@ def compile_program(
     *,
     name: str | None = None,
     draw: Draw | None = None,
+    size: Size | None = None,
 ) -> Compiled:
     """A transformer that computes a RASP program.
 
@@ -40,13 +57,15 @@ def compile_program(
         name: what the model is called; by default the program's name.
         draw: a random input from a source of random numbers, for programs that are not meant for every input; by
             default any tokens, ``max_len`` of them.
+        size: layers, heads and width of the model; by default what the program needs.
 
     Returns:
         The model with its labels and edges.
 
     Raises:
-        ValueError: the program cannot be compiled, or a function of it fails on a value that occurs; the message names
-            the node. The vocabulary is empty, has a token twice or one that cannot be hashed.
+        ValueError: the program cannot be compiled or does not fit into ``size``, or a function of it fails on a value
+            that occurs; the message names the node. The vocabulary is empty, has a token twice or one that cannot be
+            hashed.
     """
     if not isinstance(program, SOp):
         raise ValueError(f"{getattr(program, 'name', program)!r} is no sequence operator; only those can be compiled.")
@@ -64,9 +83,13 @@ def compile_program(
     computed = [node for node in builder.nodes if node.out not in constants]
     n_layers = allocate(computed)
     labels = place([*sources, *(variable for node in computed for variable in node.variables)])
+    needed = Size(n_layers, 1 + max((max(node.head, 0) for node in computed), default=0), len(labels))
+    size = size or needed
+    _check_size(computed, size, program.name, needed)
+    labels += ["unused"] * (size.d_model - len(labels))
     sources[0].varies, sources[1].varies = "tokens" if len(words) > 1 else "never", "never"
     say_what_varies(builder.nodes, sources[0], max_len, causal)
-    cfg, weights = assemble(computed, n_layers, sources, output, len(labels), causal)
+    cfg, weights = assemble(computed, size, sources, output, causal)
     model = Transformer(cfg, weights, name=name or program.name)
     return Compiled(model, program, words, max_len, labels, edges(computed, output), output, make)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,18 @@ from torch import Tensor
 from workbench.circuits.known.nodes import Head, Node, Units
 from workbench.circuits.known.variables import BOS, ONE, Variable
 from workbench.models import ModelConfig
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a model is: layers, heads of a layer, width of the residual stream."""
+
+    n_layers: int
+    n_heads: int
+    d_model: int
+
+    def __str__(self) -> str:
+        return f"{self.n_layers} layers of {self.n_heads} heads and width {self.d_model}"
 
 
 def place(variables: Sequence[Variable]) -> list[str]:
@@ -22,24 +35,23 @@ def place(variables: Sequence[Variable]) -> list[str]:
 
 
 def assemble(
-    nodes: Sequence[Node], n_layers: int, sources: Sequence[Variable], output: Variable, d: int, causal: bool
+    nodes: Sequence[Node], size: Size, sources: Sequence[Variable], output: Variable, causal: bool
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Configuration and weights.
 
     Args:
         nodes: those that are computed, with their layers.
-        n_layers: how many there are.
+        size: of the model, at least what the nodes need.
         sources: tokens, indices, and what is the same at every position; the embedding writes them.
         output: what the logits read.
-        d: width of the residual stream.
         causal: no query looks at a later key.
     """
+    n_layers, n_heads, d = size.n_layers, size.n_heads, size.d_model
     heads = {(node.layer, node.head): node.make_head(d) for node in nodes if node.attends}
     units = [
         _joined([node.make_units(d) for node in nodes if node.has_mlp and node.layer == i], d) for i in range(n_layers)
     ]
     words, places = sources[:2]
-    n_heads = 1 + max((head for _, head in heads), default=0)
     d_head = max((max(head.q.shape[0], head.v.shape[0]) for head in heads.values()), default=1)
     d_mlp = max(len(layer.into) for layer in units)
     cfg = ModelConfig(

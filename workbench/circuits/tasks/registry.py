@@ -134,8 +134,8 @@ RECORDS: tuple[TaskRecord, ...] = (
     TaskRecord(
         "sentiment",
         "Sentiment",
-        "A review with a good or bad adjective asks for loved or hated (or for a class); the corrupted prompt has an "
-        "adjective of the other sort. Mean logit of the fitting verbs minus the others.",
+        "A review with a good or bad adjective asks for positive or negative, after two examples (or as a class); the "
+        "corrupted prompt has an adjective of the other sort. Logit of the right sentiment minus the other.",
         "Tigges et al. 2023, Linear representations of sentiment in large language models",
         sentiment.make,
         ("decoder", "classifier"),

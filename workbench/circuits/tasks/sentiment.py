@@ -14,16 +14,20 @@ _GOOD = "great wonderful brilliant excellent beautiful fantastic lovely perfect 
 _BAD = "terrible awful horrible boring bad disappointing dreadful ugly poor stupid".split()
 _WORKS = "film book play show song story game concert".split()
 _PARTS = "start acting ending music plot beginning".split()
-_TEMPLATE = "I think that the{work} was{how}. Its{part} was{how}. All in all I"
-# Of these, those that a tokenizer has as one token.
-_VERBS = ("loved", "enjoyed", "liked"), ("hated", "disliked", "despised")
+_REVIEW = "The{work} was{how} and its{part} was{how}."
+# One of either sort is judged first, the same in all prompts.
+_JUDGED = (
+    "Review: The food was delicious.\nSentiment: positive\n\nReview: The service was rude.\nSentiment: negative\n\n"
+    "Review: {review}\nSentiment:"
+)
+_ANSWERS = "positive", "negative"
 
 
 def make(model: Transformer, n: int, seed: int = 0) -> Task:
-    """``n`` pairs: the corrupted review has an adjective of the other sort. Right and wrong are verbs or classes.
+    """``n`` pairs: the corrupted review has an adjective of the other sort. Right is the sentiment, wrong the other.
 
-    A decoder is asked for the verb after a review; a classifier that has classes called *positive* and *negative* for
-    the class of it.
+    A decoder is shown two reviews with their sentiment and asked for that of a third; a classifier that has classes
+    called *positive* and *negative* gets that review alone.
 
     Args:
         model: words are those that its tokenizer has as single tokens.
@@ -35,17 +39,12 @@ def make(model: Transformer, n: int, seed: int = 0) -> Task:
     """
     sorts = single_tokens(model, _GOOD, 2, "good adjectives"), single_tokens(model, _BAD, 2, "bad adjectives")
     works, parts = single_tokens(model, _WORKS, 2, "works"), single_tokens(model, _PARTS, 1, "parts")
-    classifies = kind_of(model) == "classifier"
-    answers = (["positive"], ["negative"])
-    if not classifies:
-        answers = single_tokens(model, _VERBS[0], 1, "verbs"), single_tokens(model, _VERBS[1], 1, "verbs")
+    template = _REVIEW if kind_of(model) == "classifier" else _JUDGED.format(review=_REVIEW)
 
     def example(draw: random.Random, turn: int) -> Pair:
         one, other = turn % 2, 1 - turn % 2
         work, part, how = draw.choice(works), draw.choice(parts), [draw.choice(sort) for sort in sorts]
-        clean, corrupted = (_TEMPLATE.format(work=work, part=part, how=how[k]) for k in (one, other))
-        if classifies:
-            clean, corrupted = (text.removesuffix(" All in all I") for text in (clean, corrupted))
-        return Pair(clean, corrupted, answers[one], answers[other])
+        clean, corrupted = (template.format(work=work, part=part, how=how[k]) for k in (one, other))
+        return Pair(clean, corrupted, [f" {_ANSWERS[one]}"], [f" {_ANSWERS[other]}"])
 
     return build(model, n, seed, example, name="sentiment", title="Sentiment")
