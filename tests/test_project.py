@@ -315,4 +315,4 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypa
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=550, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert sum("<svg" in output.get("data", {}).get("text/html", "") for output in shown) == 3
+    assert sum("<svg" in output.get("data", {}).get("text/html", "") for output in shown) >= 3

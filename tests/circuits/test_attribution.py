@@ -72,7 +72,7 @@ def test_eap_ig_is_the_mean_of_gradients_between_corrupted_and_clean_embedding()
     torch.testing.assert_close(scores.values, expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["llama-grouped", "gpt2", *(k for k in micro.OTHERS if k not in micro.POST_NORMS)])
+@pytest.mark.parametrize("kind", ["llama-grouped", "gpt2", *micro.OTHERS])
 def test_eap_is_exact_one_edge_patching_in_the_limit_of_small_differences(kind: str) -> None:
     model = from_hf(micro.hugging_face(kind)).double()
     task, graph = random_task(batch=2), graph_of(model)

@@ -68,7 +68,7 @@ def test_on_smollm2_too(smol: Transformer, ablation: str) -> None:
         assert evaluate(smol, task, circuit, ablation).faithfulness == pytest.approx(value, abs=1e-4)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in micro.OTHERS if kind not in micro.POST_NORMS])
+@pytest.mark.parametrize("kind", micro.OTHERS)
 @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
 def test_in_every_family_the_full_circuit_is_the_model_and_the_empty_one_the_ablated_run(
     kind: str, ablation: str
@@ -82,12 +82,6 @@ def test_in_every_family_the_full_circuit_is_the_model_and_the_empty_one_the_abl
         torch.testing.assert_close(empty, task.metric(model(task.corrupted)), atol=1e-4, rtol=1e-4)
     else:
         assert not torch.allclose(empty, task.metric(model(task.clean)), atol=1e-3)
-
-
-def test_models_with_post_norms_are_refused_by_name() -> None:
-    model = from_hf(micro.hugging_face("gemma2"), name="my-gemma")
-    with pytest.raises(ValueError, match=r"my-gemma normalises what attention and MLP write .*\(gemma2\)"):
-        discover(model, random_task(), "eap")
 
 
 def test_memory_budget_changes_no_value(model: Transformer) -> None:

@@ -90,7 +90,7 @@ def by_hand(hf: Any, task: Task, words: Tensor, ablation: str) -> Tensor:
 
 
 def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
+    torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.detach().abs().max()), rtol=1e-4)
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
@@ -172,7 +172,7 @@ def test_with_zero_ablation_the_bias_makes_the_difference() -> None:
     metric = task.metric(hf.lm_head(hf.transformer.ln_f(end))).sum()
     (gradient,) = torch.autograd.grad(metric, end)
     share = (gradient.sum((0, 1)) @ block.mlp.c_proj.bias) / len(task)
-    assert float(share.abs()) > 1e-3
+    assert float(share.detach().abs()) > 1e-3
     close(found[-1] + share, whole[-1])
 
 
@@ -217,7 +217,6 @@ def test_in_every_family_all_neurons_are_the_model(kind: str) -> None:
     model, task = from_hf(find(kind).model(vocab=64)), random_task()
     layers = [0, 2]
     scores = neuron_scores(model, task, layers=layers, steps=2)
-    assert scores.values.abs().min(1).values.min() >= 0
     assert scores.values.any(1).all()
     full = evaluate_neurons(model, task, scores.top(scores.values.numel()), layers=layers)
     empty = evaluate_neurons(model, task, scores.top(0), layers=layers, budget=1)
@@ -300,9 +299,9 @@ def test_bad_requests_are_explained() -> None:
         neuron_scores(model, task, ablation="optimal")
     with pytest.raises(ValueError, match="'relp' gives no scores by position or neuron"):
         neuron_edges(model, task, 0, method="relp")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"bool tensor \[2, 128\].* not torch.float32 \[1, 128\]"):
+    with pytest.raises(ValueError, match=r"bool tensor \[2, 56\].* not torch.float32 \[1, 128\]"):
         evaluate_neurons(model, task, torch.ones(1, 128))
-    with pytest.raises(ValueError, match="plain sums; gemma .*normalises what is added"):
+    with pytest.raises(ValueError, match=r"plain sums; gemma .*normalises what is added"):
         neuron_edges(from_hf(micro.hugging_face("gemma2"), name="gemma"), task, 0)
     same = replace(task, corrupted=task.clean)
     with pytest.raises(ValueError, match="does not change the metric"):

@@ -9,7 +9,7 @@ import torch
 
 from tests import micro
 from tests.circuits.test_attribution import random_task
-from workbench.circuits import Task
+from workbench.circuits import Task, discover, evaluate
 from workbench.circuits.activations import Ablator, WriterOutputs, graph_of, record
 from workbench.circuits.known import known_models
 from workbench.circuits.optimal import ablated_logits, optimal_constants
@@ -132,3 +132,14 @@ def test_bad_requests_are_explained(model: Transformer) -> None:
     linear_model, numbers = linear()
     with pytest.raises(ValueError, match="has one output; choose loss='metric'"):
         optimal_constants(linear_model, numbers, loss="kl")
+
+
+def test_circuits_can_be_judged_and_edges_scored_with_optimal_constants() -> None:
+    model = from_hf(micro.hugging_face("llama-grouped"))
+    task = random_task()
+    scores = discover(model, task, "eap", ablation="optimal")
+    constants = optimal_constants(model, task)
+    found = evaluate(model, task, scores.top(60), "optimal")
+    run = PatchedRun(model, task, constants)
+    assert found.metric == pytest.approx(float(run.metric(scores.top(60).mask).mean()), abs=1e-5)
+    assert found.ablation == "optimal"

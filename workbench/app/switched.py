@@ -122,6 +122,8 @@ def say(effect: Effect, texts: list[str]) -> None:
         border=True,
         help=f"{number(effect.before)} in the whole model.",
     )
+    if not effect.answers:  # vectors: there is no right and wrong among them
+        return
     row[1].metric(
         "right above wrong",
         f"{effect.accuracy_after:.0%}",
@@ -129,8 +131,6 @@ def say(effect: Effect, texts: list[str]) -> None:
         border=True,
         help=f"{effect.accuracy_before:.0%} in the whole model.",
     )
-    if not effect.answers:
-        return
     rows = [{"answer": show_token(one.text), "before": one.before, "after": one.after or 0.0} for one in effect.answers]
     st.dataframe(rows, hide_index=True, width="stretch", column_config={"before": _SHARE, "after": _SHARE})
     if texts:

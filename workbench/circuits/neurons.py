@@ -148,7 +148,7 @@ def neuron_scores(
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
 ) -> NeuronScores:
-    """Score every neuron by attribution: the passes of the method, and two forwards more.
+    """Score every neuron by attribution: the passes of the method and a forward more (``eap``: two).
 
     Args:
         model: any model with MLPs.
@@ -196,8 +196,8 @@ def neuron_edges(
 ) -> NeuronEdges:
     """Score the edges from every neuron of one MLP to every later reader.
 
-    The passes are those of the method and two forwards more; beside them each run takes a product of readers x tokens x
-    d_model x d_mlp, which for an early layer of a deep model is most of the work.
+    The passes are those of :func:`neuron_scores`; beside them each run takes a product of readers x tokens x d_model x
+    d_mlp, which for an early layer of a deep model is most of the work.
 
     Args:
         layer: the layer of the MLP.

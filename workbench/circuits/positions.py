@@ -15,7 +15,7 @@ choice of writers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -135,22 +135,29 @@ class PositionScores:
         values: [pos, writer, reader], 0 where no edge exists or nothing is read. Positive: corrupting the edge at that
             position lowers the behaviour. In units of the task's metric.
         causal: whether the model's heads look back only.
+        answered: positions at which an answer is read, and so the only ones of edges into ``logits``; None for all.
         method, task, settings, n_examples, complete: as in :class:`workbench.circuits.graph.Scores`.
     """
 
     graph: Graph
     values: Float[Tensor, "pos writers readers"]
     causal: bool = True
+    answered: tuple[int, ...] | None = None
     method: str = ""
     task: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     n_examples: int = 0
     complete: bool = True
 
+    @cached_property
+    def mask(self) -> Bool[Tensor, "pos writers readers"]:
+        """True where an edge exists."""
+        return _existing(self.graph, len(self.values), self.answered)
+
     @property
     def n_edges(self) -> int:
         """Number of pairs of an edge and a position."""
-        return len(self.values) * self.graph.n_edges
+        return int(self.mask.sum())
 
     def total(self) -> Scores:
         """The scores of the edges: sums over positions, what the method gives without positions."""
@@ -175,10 +182,11 @@ class PositionScores:
         """
         if not 0 <= n <= self.n_edges:
             raise ValueError(
-                f"Cannot take {n} edges at positions: there are {self.n_edges:,} ({self.graph.n_edges:,} edges at "
-                f"{len(self.values)} positions); choose 0 to that."
+                f"Cannot take {n} edges at positions: {self.graph.n_edges:,} edges at {len(self.values)} positions, "
+                f"those into the logits where answers are read, make {self.n_edges:,}; choose 0 to that."
             )
-        key = Scores(self.graph, self.values).ranked(ranking)  # its mask broadcasts over positions
+        # The graph's mask broadcasts over positions.
+        key = Scores(self.graph, self.values).ranked(ranking).masked_fill(~self.mask, -torch.inf)
         mask = torch.zeros_like(key, dtype=torch.bool)
         mask.view(-1)[key.flatten().topk(n).indices] = True
         circuit = PositionCircuit(self.graph, mask, self.causal, self.values)
@@ -197,8 +205,8 @@ def position_scores(
 ) -> PositionScores:
     """Score every edge at every position by attribution.
 
-    The passes through the model are those of the method and one forward more; ``values`` takes 4 bytes for each
-    position, writer and reader (20 MB for 20 tokens of SmolLM2-135M).
+    The passes through the model are those of the method (``eap``: and one forward more); ``values`` takes 4 bytes for
+    each position, writer and reader (20 MB for 20 tokens of SmolLM2-135M).
 
     Args:
         model: any model whose graph has edges.
@@ -234,6 +242,7 @@ def position_scores(
         graph,
         mean.values.cpu(),
         model.cfg.causal,
+        _answered(model, task),
         method,
         task.name,
         {"ablation": ablation, **settings_of(method, steps)},
@@ -290,7 +299,7 @@ def evaluate_positions(
 
     Returns:
         As of :func:`workbench.circuits.evaluate.evaluate`, with pairs of an edge and a position counted as edges, and
-        pairs of a node and a position as nodes.
+        pairs of a node and a position as nodes. Edges into ``logits`` count where answers are read.
 
     Raises:
         ValueError: an unknown ablation, prompts of unlike length or of another length than the circuit's, a circuit of
@@ -306,6 +315,8 @@ def evaluate_positions(
             f"The circuit has {len(circuit.mask)} positions and the prompts have {width}; take prompts of the length "
             "that the circuit was found on, or circuit.anywhere() with evaluate."
         )
+    there = _existing(circuit.graph, width, _answered(model, task))
+    circuit = replace(circuit, mask=circuit.mask & there)
     masks = [circuit.mask, torch.zeros_like(circuit.mask)]
     kept, empty = circuit_metrics(model, task, masks, ablation=ablation, budget=budget, progress=progress)
     full = full_metric(model, task, len(kept))
@@ -317,11 +328,24 @@ def evaluate_positions(
         accuracy=float((kept > 0).float().mean()),
         n_edges=circuit.n_edges,
         n_nodes=circuit._places(),
-        n_edges_total=width * circuit.graph.n_edges,
+        n_edges_total=int(there.sum()),
         n_examples=len(kept),
         ablation=ablation,
         complete=len(kept) == len(task),
     )
+
+
+def _answered(model: Transformer, task: Task) -> tuple[int, ...] | None:
+    """Positions at which the logits are read; None for all."""
+    return None if stream.answers_once(model) else tuple(task.last.unique().tolist())
+
+
+def _existing(graph: Graph, n: int, answered: tuple[int, ...] | None) -> Bool[Tensor, "pos writers readers"]:
+    """Where edges exist at ``n`` positions."""
+    mask = graph.mask.repeat(n, 1, 1)
+    if answered is not None:
+        mask[[place for place in range(n) if place not in answered], :, -1] = False
+    return mask
 
 
 def check_one_length(task: Task) -> None:
