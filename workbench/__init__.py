@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         methods,
         tasks,
     )
+    from workbench.circuits.known import compile_program, known_models
     from workbench.jobs import Request, run_discovery
     from workbench.models import (
         ModelConfig,
@@ -67,12 +68,13 @@ _HOMES = {
         "methods",
         "tasks",
     ),
+    "workbench.circuits.known": ("compile_program", "known_models"),
     "workbench.runs": ("RunStore",),
     "workbench.jobs": ("Request", "run_discovery"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # Modules that are used as they are: wb.figures.circuit_graph(...), wb.export.to_svg(...).
-_MODULES = ("export", "figures", "inspection", "models", "views")
+_MODULES = ("bench", "export", "figures", "inspection", "interchange", "models", "views")
 
 __all__ = [
     "Circuit",
@@ -84,6 +86,8 @@ __all__ = [
     "Scores",
     "Task",
     "Transformer",
+    "bench",
+    "compile_program",
     "discover",
     "evaluate",
     "export",
@@ -95,6 +99,8 @@ __all__ = [
     "from_transformer_lens",
     "ground_truth",
     "inspection",
+    "interchange",
+    "known_models",
     "load",
     "methods",
     "models",

@@ -336,3 +336,36 @@ def test_bad_requests_are_explained(model: Transformer) -> None:
     gemma = from_hf(micro.hugging_face("gemma2"))
     with pytest.raises(ValueError, match="Information flow follows residual streams that are plain sums"):
         discover(gemma, random_task(), "information-flow")
+
+
+@pytest.mark.parametrize("key", ["eap", "eap-ig", "clean-corrupted", "eap-gp", "relp", "eap-ig-activations"])
+def test_a_search_that_was_cut_off_goes_on_with_the_prompts_that_are_left(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.circuits.partial.SECONDS", 0.0)
+    model, task = from_hf(micro.hugging_face("gpt2")), random_task()
+    whole = discover(model, task, key, budget=1)
+    handed: list[Scores] = []
+    seen: list[int] = []
+    discover(model, task, key, budget=1, keep=handed.append)
+    assert [part.n_examples for part in handed] == list(range(1, len(task) + 1))
+    assert [part.complete for part in handed] == [False] * (len(task) - 1) + [True]
+    again = discover(
+        model, task, key, budget=1, resume=handed[1], progress=lambda step: seen.append(step.total) or True
+    )
+    torch.testing.assert_close(again.values, whole.values, atol=1e-6, rtol=1e-4)
+    assert again.complete
+    assert again.n_examples == len(task)
+    assert seen[0] * len(task) == discover_steps(model, task, key) * (len(task) - 2)
+    assert torch.equal(discover(model, task, key, resume=handed[-1]).values, handed[-1].values)
+    with pytest.raises(ValueError, match="ablation: 'resample' then, 'zero' now"):
+        discover(model, task, key, ablation="zero", resume=handed[1])
+    with pytest.raises(ValueError, match="had scored 2 prompts; this task has 1"):
+        discover(model, task.rows(0, 1), key, resume=handed[1])
+
+
+def discover_steps(model: Transformer, task: Task, key: str) -> int:
+    """Steps that a whole search reports."""
+    totals: list[int] = []
+    discover(model, task, key, budget=1, progress=lambda step: totals.append(step.total) or True)
+    return totals[0]

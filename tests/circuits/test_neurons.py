@@ -159,6 +159,14 @@ def test_edges_out_of_neurons_add_up_to_the_edges_out_of_their_mlp(kind: str) ->
                 close(found.values.sum(0), whole[graph.mlp_writer(layer)])
 
 
+def test_a_scale_behind_the_output_matrix_belongs_to_the_neurons() -> None:
+    model, task = from_hf(find("gpt2").model(vocab=64)), random_task()
+    for block in model.blocks:  # as in DINOv2
+        block.mlp.scale = torch.nn.Parameter(torch.linspace(-1, 2, model.cfg.d_model), requires_grad=False)
+    whole = discover(model, task, "eap").values[graph_of(model).mlp_writer(0)]
+    close(neuron_edges(model, task, 0, method="eap").values.sum(0), whole)
+
+
 def test_with_zero_ablation_the_bias_makes_the_difference() -> None:
     hf, model = both("gpt2")
     task, graph = random_task(), graph_of(model)

@@ -45,7 +45,7 @@ def test_a_cell_for_each_edge_and_position_coloured_by_its_score() -> None:
 def test_where_no_answer_is_read_the_logits_have_no_cell() -> None:
     root = parse(position_map(scores(answered=(3,)), TOKENS, n=3))
     assert len(having(root, "wb-at")) == 2 * 4 + 1
-    assert [title for title in titles(root) if "logits" in title] == ["a0.h0→logits at position 3 (·John): −1"]
+    assert [title for title in titles(root) if "logits" in title] == ["a0.h1→logits at position 3 (·John): −1"]
 
 
 def test_negative_cells_have_a_dash_and_the_scale_its_numbers() -> None:

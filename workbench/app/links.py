@@ -12,9 +12,11 @@ Where = Literal["circuits", "head", "runs"]
 def page_of(where: Where) -> Any:
     """The page as the navigation knows it: pages are told apart by their path."""
     # Each page links to the others.
-    from workbench.app import circuits, head, runs
+    from workbench.app.circuits import page as circuits
+    from workbench.app.head import page as head
+    from workbench.app.runs import page as runs
 
-    made = {"circuits": circuits.page, "head": head.page, "runs": runs.page}
+    made = {"circuits": circuits, "head": head, "runs": runs}
     titles = {"circuits": "Circuits", "head": "Head", "runs": "Runs"}
     icons = {"circuits": ":material/hub:", "head": ":material/center_focus_strong:", "runs": ":material/history:"}
     return st.Page(made[where], title=titles[where], icon=icons[where], url_path=where, default=where == "circuits")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from workbench.circuits import stream
-from workbench.circuits.activations import Ablation, WriterOutputs, record
+from workbench.circuits.activations import Ablation, WriterOutputs, graph_of, record
 from workbench.circuits.eap import scores_along
 from workbench.circuits.graph import Scores
+from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
 from workbench.circuits.sweep import BUDGET, Step, mean_over
 from workbench.circuits.task import Task
@@ -24,6 +25,8 @@ def clean_corrupted(
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score every edge by the mean of its gradients on the clean and the ablated side: two backwards.
 
@@ -46,5 +49,7 @@ def clean_corrupted(
         ends = (clean.embed, ablated.embed.expand_as(clean.embed))
         return scores_along(model, batch, clean, ablated, ends, step) / 2
 
-    mean = mean_over(model, task, score, steps=2, ablation=ablation, budget=budget, progress=progress)
-    return mean.scores(model, task, "clean-corrupted", ablation=ablation)
+    settings = {"ablation": ablation}
+    rest = Prompts(graph_of(model), task, "clean-corrupted", settings, resume, keep)
+    mean = mean_over(model, task, score, steps=2, ablation=ablation, budget=budget, progress=progress, rest=rest)
+    return mean.scores(model, task, "clean-corrupted", **settings)

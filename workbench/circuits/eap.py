@@ -17,6 +17,7 @@ from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, WriterOutputs, graph_of, record
 from workbench.circuits.attribution import edge_scores, reader_gradients, writer_differences
 from workbench.circuits.graph import Scores
+from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
 from workbench.circuits.sweep import BUDGET, Step, check_steps, mean_over
 from workbench.circuits.task import Task
@@ -30,6 +31,8 @@ def eap(
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score every edge by edge attribution patching: two forwards and one backward.
 
@@ -39,6 +42,8 @@ def eap(
         ablation: what an edge is replaced by.
         budget: bytes beside the model; prompts are taken in batches that fit.
         progress: called after every batch; returning False keeps the scores of the prompts finished so far.
+        resume: what ``keep`` was given by an earlier call with the same settings; only the rest is scored.
+        keep: called every few seconds with the mean over the prompts finished so far.
 
     Returns:
         Scores in units of the task's metric.
@@ -58,8 +63,10 @@ def eap(
         step()
         return scores
 
-    mean = mean_over(model, task, score, steps=1, ablation=ablation, budget=budget, progress=progress)
-    return mean.scores(model, task, "eap", ablation=ablation)
+    settings = {"ablation": ablation}
+    rest = Prompts(graph_of(model), task, "eap", settings, resume, keep)
+    mean = mean_over(model, task, score, steps=1, ablation=ablation, budget=budget, progress=progress, rest=rest)
+    return mean.scores(model, task, "eap", **settings)
 
 
 def eap_ig(
@@ -70,12 +77,14 @@ def eap_ig(
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score every edge by EAP with integrated gradients: ``steps`` forwards and backwards, and two forwards.
 
     Args:
         steps: points between the ablated and the clean embedding.
-        model, task, ablation, budget, progress: as in :func:`eap`.
+        model, task, ablation, budget, progress, resume, keep: as in :func:`eap`.
 
     Raises:
         ValueError: ``steps`` below 1, or an unknown ablation.
@@ -89,8 +98,10 @@ def eap_ig(
         points = (torch.lerp(start, clean.embed, k / steps) for k in range(steps))
         return scores_along(model, batch, clean, ablated, points, step) / steps
 
-    mean = mean_over(model, task, score, steps=steps, ablation=ablation, budget=budget, progress=progress)
-    return mean.scores(model, task, "eap-ig", ablation=ablation, steps=steps)
+    settings = {"ablation": ablation, "steps": steps}
+    rest = Prompts(graph_of(model), task, "eap-ig", settings, resume, keep)
+    mean = mean_over(model, task, score, steps=steps, ablation=ablation, budget=budget, progress=progress, rest=rest)
+    return mean.scores(model, task, "eap-ig", **settings)
 
 
 def scores_along(

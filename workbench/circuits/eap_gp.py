@@ -24,9 +24,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.circuits import stream
-from workbench.circuits.activations import Ablation, WriterOutputs, record
+from workbench.circuits.activations import Ablation, WriterOutputs, graph_of, record
 from workbench.circuits.eap import scores_along
 from workbench.circuits.graph import Scores
+from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
 from workbench.circuits.sweep import BUDGET, Step, check_steps, mean_over
 from workbench.circuits.task import Task
@@ -41,6 +42,8 @@ def eap_gp(
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score every edge by EAP along a gradient path: ``2 steps`` forwards and backwards.
 
@@ -63,8 +66,10 @@ def eap_gp(
         path = gradient_path(model, batch, clean.embed, ablated.embed.expand_as(clean.embed), steps)
         return scores_along(model, batch, clean, ablated, path, step) / steps
 
-    mean = mean_over(model, task, score, steps=steps, ablation=ablation, budget=budget, progress=progress)
-    return mean.scores(model, task, "eap-gp", ablation=ablation, steps=steps)
+    settings = {"ablation": ablation, "steps": steps}
+    rest = Prompts(graph_of(model), task, "eap-gp", settings, resume, keep)
+    mean = mean_over(model, task, score, steps=steps, ablation=ablation, budget=budget, progress=progress, rest=rest)
+    return mean.scores(model, task, "eap-gp", **settings)
 
 
 def gradient_path(

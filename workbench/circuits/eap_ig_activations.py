@@ -26,11 +26,12 @@ from workbench.circuits.attribution import (
     writer_differences,
 )
 from workbench.circuits.graph import Graph, Scores
+from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
 from workbench.circuits.sweep import BUDGET, Step, check_steps, mean_over
 from workbench.circuits.task import Task
 from workbench.models import Transformer
-from workbench.models.taps import Keep, Taps
+from workbench.models import taps as model_taps
 
 _PARTS = {"q": "q", "k": "k_heads", "v": "v_heads"}
 
@@ -43,6 +44,8 @@ def eap_ig_activations(
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score every edge by EAP with the gradients integrated over its writer's output.
 
@@ -76,8 +79,12 @@ def eap_ig_activations(
                 step()
         return values
 
-    mean = mean_over(model, task, score, steps=steps * len(groups), ablation=ablation, budget=budget, progress=progress)
-    return mean.scores(model, task, "eap-ig-activations", ablation=ablation, steps=steps)
+    settings = {"ablation": ablation, "steps": steps}
+    rest = Prompts(graph_of(model), task, "eap-ig-activations", settings, resume, keep)
+    mean = mean_over(
+        model, task, score, steps=steps * len(groups), ablation=ablation, budget=budget, progress=progress, rest=rest
+    )
+    return mean.scores(model, task, "eap-ig-activations", **settings)
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,7 @@ def _gradients_after(
         )
         resid_final = stream.where_answered(model, batch, out)
         end: dict[str, Tensor] = {}
-        tap = Taps({"ln_final.hook_out": Keep(end, "final", None)})
+        tap = model_taps.Taps({"ln_final.hook_out": model_taps.Keep(end, "final", None)})
         metric = batch.score(stream.answer(model, batch, resid_final, tap)).sum()
         at = {name: cache[name] for key in (*_PARTS, "mlp") for name in names[key].values()}
         grads = torch.autograd.grad(metric, [*at.values(), end["final"]])

@@ -117,3 +117,72 @@ class Partial:
             raise Stopped("Stopped before the edges of one node were scored; nothing was kept.")
         self._hand()
         return self._scores(self.values.nan_to_num(0.0), dict(self.settings))
+
+
+class Prompts:
+    """The scores of one search, prompts by prompts: a mean over those that are done.
+
+    Args:
+        graph: the graph of the model.
+        task: what the scores are of.
+        method: key of the method.
+        settings: its options.
+        resume: what an earlier search of the same kind handed out.
+        keep: called with the mean over the prompts that are done, at most every few seconds.
+
+    Raises:
+        ValueError: ``resume`` belongs to another search; the message shows both.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        task: Task,
+        method: str,
+        settings: dict[str, Any],
+        resume: Scores | None = None,
+        keep: Keep | None = None,
+    ) -> None:
+        self.graph, self.task, self.method, self.settings, self.keep = graph, task, method, settings, keep
+        self.resume, self._handed = resume, time.monotonic()
+        if resume is not None:
+            mine = {"method": method, "task": task.name, **settings}
+            check_same(graph, mine, {"method": resume.method, "task": resume.task, **resume.settings}, resume)
+            if resume.n_examples > len(task):
+                raise ValueError(
+                    f"The run to go on with had scored {resume.n_examples} prompts; this task has {len(task)}. Use the "
+                    "task that it began with, or start anew."
+                )
+
+    @property
+    def done(self) -> int:
+        """Prompts that were scored before."""
+        return 0 if self.resume is None else self.resume.n_examples
+
+    def hand(self, total: Tensor, finished: int) -> None:
+        """Hand out the mean over ``finished`` prompts if it is time, or if they are all."""
+        late = time.monotonic() - self._handed > SECONDS
+        if self.keep is not None and (late or finished == len(self.task)):
+            values = (total / finished).cpu()
+            complete = finished == len(self.task)
+            self.keep(
+                Scores(
+                    self.graph, values, self.method, self.task.name, dict(self.settings), finished, complete=complete
+                )
+            )
+            self._handed = time.monotonic()
+
+
+def check_same(graph: Graph, mine: dict[str, Any], given: dict[str, Any], other: Scores) -> None:
+    """Refuse to go on with scores of another search.
+
+    Raises:
+        ValueError: settings or sizes differ; both are shown.
+    """
+    if mine != given:
+        unlike = [key for key in {**mine, **given} if mine.get(key) != given.get(key)]
+        shown = "; ".join(f"{key}: {given.get(key)!r} then, {mine.get(key)!r} now" for key in unlike)
+        raise ValueError(f"The run to go on with began with other settings ({shown}); use those, or start anew.")
+    if other.values.shape != graph.mask.shape:
+        then, now = list(other.values.shape), list(graph.mask.shape)
+        raise ValueError(f"The run to go on with has scores of another model: {then} then, {now} now.")

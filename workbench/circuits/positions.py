@@ -337,7 +337,7 @@ def evaluate_positions(
 
 def _answered(model: Transformer, task: Task) -> tuple[int, ...] | None:
     """Positions at which the logits are read; None for all."""
-    return None if stream.answers_once(model) else tuple(task.last.unique().tolist())
+    return None if stream.answers_once(model) else tuple(sorted(set(task.last.tolist())))
 
 
 def _existing(graph: Graph, n: int, answered: tuple[int, ...] | None) -> Bool[Tensor, "pos writers readers"]:

@@ -24,6 +24,7 @@ from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, WriterOutputs, graph_of
 from workbench.circuits.attribution import edge_scores, reader_gradients, writer_differences
 from workbench.circuits.graph import Scores
+from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
 from workbench.circuits.sweep import BUDGET, Step, mean_over
 from workbench.circuits.task import Task
@@ -42,6 +43,8 @@ def relp(
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score every edge by relevance patching: two forwards and one backward.
 
@@ -68,8 +71,10 @@ def relp(
         step()
         return scores
 
-    mean = mean_over(model, task, score, steps=1, ablation=ablation, budget=budget, progress=progress)
-    return mean.scores(model, task, "relp", ablation=ablation, attention_rule=attention_rule)
+    settings = {"ablation": ablation, "attention_rule": attention_rule}
+    rest = Prompts(graph_of(model), task, "relp", settings, resume, keep)
+    mean = mean_over(model, task, score, steps=1, ablation=ablation, budget=budget, progress=progress, rest=rest)
+    return mean.scores(model, task, "relp", **settings)
 
 
 def rules(model: Transformer, *, attention_rule: bool = False) -> dict[str, Tap]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from workbench.circuits.activations import Ablation, Ablator, WriterOutputs, batch_size_for, graph_of
 from workbench.circuits.graph import Graph, Scores
+from workbench.circuits.partial import Prompts
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.circuits.task import Task
 from workbench.models import Transformer
@@ -56,6 +57,7 @@ def mean_over(
     ablation: Ablation,
     budget: int,
     progress: ProgressFn | None,
+    rest: Prompts | None = None,
 ) -> Mean:
     """Mean of ``score`` over the prompts of a task.
 
@@ -67,6 +69,7 @@ def mean_over(
         ablation: what writers are replaced by.
         budget: bytes beside the model; prompts are taken in batches that fit.
         progress: called after every pass; returning False keeps the batches that are finished.
+        rest: which prompts were scored before, and who takes the mean so far.
 
     Raises:
         ValueError: an unknown ablation, or a model or task that cannot be scored.
@@ -74,7 +77,8 @@ def mean_over(
     """
     size = batch_size_for(model, task, budget)
     ablator = Ablator(model, task, ablation, size)
-    report = Reporter(progress, -(-len(task) // size) * steps, "scoring edges")
+    finished = 0 if rest is None else rest.done
+    report = Reporter(progress, -(-(len(task) - finished) // size) * steps, "scoring edges")
 
     def step() -> None:
         report.step()
@@ -82,14 +86,17 @@ def mean_over(
             raise Stopped("Stopped in the middle of a batch.")
 
     total: Tensor | None = None
-    finished = 0
-    for batch in task.batches(size):
+    if rest is not None and rest.resume is not None:
+        total = rest.resume.values.to(model.device) * finished
+    for batch in (task.rows(start, start + size) for start in range(finished, len(task), size)):
         try:
             part = score(batch, ablator(batch), step)
         except Stopped:
             break
         total = part if total is None else total + part
         finished += len(batch)
+        if rest is not None:
+            rest.hand(total, finished)
         if not report.going:
             break
     if total is None:

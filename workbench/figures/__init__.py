@@ -1,7 +1,9 @@
 """Pictures of results: our own SVG from plain data. A figure never computes a result."""
 
+from workbench.figures.agreement import agreement_map
 from workbench.figures.attention_pair import attention_pair
 from workbench.figures.attention_pattern import attention_pattern, head_grid
+from workbench.figures.bench import bench_figure
 from workbench.figures.circuit_graph import circuit_graph
 from workbench.figures.faithfulness import faithfulness_curve, faithfulness_plot
 from workbench.figures.figure import Figure, standalone
@@ -9,14 +11,17 @@ from workbench.figures.ground_truth import precision_recall, roc_curve
 from workbench.figures.interaction import interaction_js
 from workbench.figures.overlay import Picture
 from workbench.figures.patches import patch_attention, patch_grid
+from workbench.figures.positions import position_map
 from workbench.figures.program_flow import program_flow
 from workbench.figures.svg import show_token
 
 __all__ = [
     "Figure",
     "Picture",
+    "agreement_map",
     "attention_pair",
     "attention_pattern",
+    "bench_figure",
     "circuit_graph",
     "faithfulness_curve",
     "faithfulness_plot",
@@ -24,6 +29,7 @@ __all__ = [
     "interaction_js",
     "patch_attention",
     "patch_grid",
+    "position_map",
     "precision_recall",
     "program_flow",
     "roc_curve",

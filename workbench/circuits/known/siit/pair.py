@@ -45,10 +45,13 @@ class Pair:
     Attributes:
         high: the compiled model.
         ratio: how many times narrower the residual stream of the low level is.
+        one_by_one: half of the interchanges of edges are of one edge alone. Where several ways could bring the same,
+            as to the name mover of the simple IOI, sets of edges leave the model free to use them all.
     """
 
     high: Compiled
     ratio: float = 1.0
+    one_by_one: bool = False
 
     @property
     def config(self) -> ModelConfig:
@@ -126,6 +129,9 @@ class Pair:
         elif kind == "edges":
             share = 0.6 * torch.rand(n, 1, generator=generator)
             drawn = torch.rand(n, len(self.true_edges), generator=generator) < share
+            if self.one_by_one:
+                pick = torch.randint(len(self.true_edges), (n,), generator=generator)
+                drawn[::2] = F.one_hot(pick, len(self.true_edges))[::2].bool()
             for i, name in enumerate(sorted(self.true_edges)):
                 for graph in (low, high):
                     row, column = graph.edge(name)

@@ -30,6 +30,7 @@ class TrainedRecord:
         ratio: how many times narrower it is than the compiled model.
         rate: the highest learning rate.
         seed: of the first weights, the inputs and the interventions.
+        one_by_one: see :class:`Pair`.
     """
 
     program: str
@@ -37,6 +38,7 @@ class TrainedRecord:
     ratio: float = 1.0
     rate: float = 2e-3
     seed: int = 0
+    one_by_one: bool = False
 
     @property
     def key(self) -> str:
@@ -51,7 +53,7 @@ class TrainedRecord:
     @cached_property
     def pair(self) -> Pair:
         """The compiled model, and the size of this one."""
-        return Pair(_compiled(self.program), self.ratio)
+        return Pair(_compiled(self.program), self.ratio, self.one_by_one)
 
     def zoo(self) -> ZooModel:
         """The record that :func:`workbench.models.zoo.make` trains from."""
@@ -86,10 +88,10 @@ def _compiled(key: str) -> Compiled:
     return compile_program(program.make(), program.vocab, program.max_len, program.causal, name=key, draw=draw)
 
 
-RECORDS: tuple[TrainedRecord, ...] = tuple(
-    TrainedRecord(key)
-    for key in (
-        "hist", "rank", "maximum", "repeats", "local-maximum", "equals-first", "detect-pattern", "induction",
-        "simple-ioi",
-    )
-)  # fmt: skip
+RECORDS: tuple[TrainedRecord, ...] = (
+    *map(
+        TrainedRecord,
+        ("hist", "rank", "maximum", "repeats", "local-maximum", "equals-first", "detect-pattern", "induction"),
+    ),
+    TrainedRecord("simple-ioi", steps=3000, one_by_one=True),
+)
