@@ -17,6 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 from workbench import cli
+from workbench.circuits import tasks
 from workbench.circuits.graph import Graph
 from workbench.cli import console
 from workbench.export import FORMATS

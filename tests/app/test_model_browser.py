@@ -88,7 +88,7 @@ def test_a_folder_can_be_typed_and_choices_live_in_the_address(page: Any, server
 def test_the_pages_lead_to_each_other_and_keep_their_own_choices(page: Any, server: str, micro_folder: Path) -> None:
     page.goto(f"{server}/model?{urlencode({'look-at': micro_folder})}")
     page.locator(".wb-cell-head").first.wait_for()
-    page.get_by_role("link", name="Circuits").click()
+    page.get_by_role("link", name="Circuits", exact=True).click()
     page.get_by_role("button", name="Discover").wait_for()
     assert "look-at" not in page.url
     page.get_by_text("Find the circuit").first.wait_for()
