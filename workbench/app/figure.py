@@ -55,13 +55,13 @@ export default function (component) {
     if (now) now.handle.detach();
     root.querySelector(".wb-canvas").innerHTML = data.svg;
     const edges = root.querySelectorAll(".wb-edge").length;
-    root.querySelector(".wb-controls").hidden = edges < 2;
+    root.querySelector(".wb-controls").hidden = !data.slider || edges < 2;
     const slider = root.querySelector(".wb-slider");
     slider.max = String(Math.max(1, edges));
     const handle = attach(root, (id, kind) => setStateValue("selected", id === null ? null : { id, kind }));
     now = { svg: data.svg, handle };
     mounted.set(root, now);
-    handle.show(edges);
+    if (data.slider) handle.show(edges);
   }
   for (const [name, colour] of Object.entries(data.colours)) root.style.setProperty(name, colour);
   const off = new Set(data.off);
@@ -77,7 +77,9 @@ export default function (component) {
 _ON_DARK = {f"--wb-{name}": DARK[name] for name in ("q", "k", "v", "mlp", "logits")}
 
 
-def show(figure: Figure, key: str, selected: str | None = None, off: Sequence[str] = ()) -> None:
+def show(
+    figure: Figure, key: str, selected: str | None = None, off: Sequence[str] = (), *, slider: bool = True
+) -> None:
     """Show a figure; :func:`workbench.app.state.clicked` says what was clicked in it.
 
     Args:
@@ -85,11 +87,12 @@ def show(figure: Figure, key: str, selected: str | None = None, off: Sequence[st
         key: of the component; the same place on the page keeps the same key.
         selected: id of the node or edge to lift.
         off: ids of nodes and edges that are switched off.
+        slider: offer to show the strongest edges only.
     """
     component = st.components.v2.component("wb_figure", html=_HTML, css=_CSS, js=_JS % interaction_js())
     colours = _ON_DARK if st.context.theme.type == "dark" else {}
     component(
-        data={"svg": figure.svg, "selected": selected, "colours": colours, "off": list(off)},
+        data={"svg": figure.svg, "selected": selected, "colours": colours, "off": list(off), "slider": slider},
         key=key,
         on_selected_change=lambda: None,
     )

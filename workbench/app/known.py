@@ -9,7 +9,7 @@ import streamlit as st
 from workbench import known_view
 from workbench.app import known_detail, known_program, state
 from workbench.app.downloads import downloads
-from workbench.app.known_figure import show
+from workbench.app.figure import show
 from workbench.app.model_detail import escaped
 from workbench.circuits import methods
 from workbench.circuits.graph import Ranking
@@ -185,7 +185,7 @@ def _result(record: KnownModel, made: Any, found: Examination, seed: int) -> Non
         node = state.selected(GRAPH, "part")
         ends = {end.partition("<")[0] for edge in verdicts for end in edge.split("->")}
         node = node if node in verdicts or node in ends else None
-        show(graph.figure, GRAPH, node)
+        show(graph.figure, GRAPH, node, slider=False)
         known_detail.left_out(made)
         known_detail.program(record, made)
     curves = known_view.curves(record.key, found, seed=seed)
@@ -197,7 +197,7 @@ def _result(record: KnownModel, made: Any, found: Examination, seed: int) -> Non
         known_detail.numbers(found, verdicts, known_view.faint(found, n))
         for title, curve in curves.items():
             assert curve.figure is not None
-            show(curve.figure, f"known-{title}")
+            show(curve.figure, f"known-{title}", slider=False)
         files: dict[str, Exportable] = {"Hits and misses": graph, **curves}
         downloads(files, f"{record.key}-{found.method}", "known-download")
 

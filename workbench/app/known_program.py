@@ -9,7 +9,7 @@ import streamlit as st
 from workbench import known_view
 from workbench.app import known_detail, state
 from workbench.app.downloads import downloads
-from workbench.app.known_figure import show as show_figure
+from workbench.app.figure import show as show_figure
 from workbench.app.model_detail import escaped
 from workbench.circuits.known.programs import BundledProgram
 from workbench.circuits.known.registry import KnownModel
@@ -31,7 +31,7 @@ def show(record: KnownModel, program: BundledProgram) -> None:
     selected = state.selected(FLOW, "part")
     with picture:
         st.subheader(escaped(f"{record.key}: {record.title}"))
-        show_figure(flow.figure, FLOW, selected if selected in names else None)
+        show_figure(flow.figure, FLOW, selected if selected in names else None, slider=False)
         known_detail.try_it(record.key, known_view.example(program), lambda text: known_view.try_program(program, text))
     with side:
         _figures(program.card)

@@ -61,13 +61,7 @@ class Partial:
         settings = {key: value for key, value in other.settings.items() if key != "rounds"}
         mine = {"method": self.method, "task": self.task.name, "prompts": len(self.task), **self.settings}
         given = {"method": other.method, "task": other.task, "prompts": other.n_examples, **settings}
-        if mine != given:
-            unlike = [key for key in {**mine, **given} if mine.get(key) != given.get(key)]
-            shown = "; ".join(f"{key}: {given.get(key)!r} then, {mine.get(key)!r} now" for key in unlike)
-            raise ValueError(f"The run to go on with began with other settings ({shown}); use those, or start anew.")
-        if other.values.shape != self.values.shape:
-            then, now = list(other.values.shape), list(self.values.shape)
-            raise ValueError(f"The run to go on with has scores of another model: {then} then, {now} now.")
+        check_same(self.graph, mine, given, other)
 
     def open(self, reader: int) -> bool:
         """Whether the edges into a reader are still to be scored."""
