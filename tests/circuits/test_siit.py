@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.micro import hugging_face
 from tests.reference import Reference, patched_logits
+from workbench.circuits.activations import record
 from workbench.circuits.graph import head_of
 from workbench.circuits.known import known_models
 from workbench.circuits.known.examine import examine
@@ -19,6 +20,7 @@ from workbench.circuits.known.library import PROGRAMS
 from workbench.circuits.known.siit import RECORDS, TRAINED, Trained, bundled
 from workbench.circuits.known.siit.interchange import interchanged, outputs
 from workbench.circuits.known.siit.pair import TOLERANCE
+from workbench.circuits.patching import PatchedRun
 from workbench.models import Transformer, from_hf
 from workbench.models.zoo import train
 
@@ -153,6 +155,26 @@ def test_edges_of_one_example_are_patched_as_by_brute_force(family: str) -> None
     for i in range(3):
         one = patched_logits(hf, tokens[i : i + 1], [x[i : i + 1] for x in ablated], ~edges[i] & reference.graph.mask)
         torch.testing.assert_close(said[i : i + 1], one, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_edges_called_unseen_change_nothing_in_the_program_and_the_others_do(
+    key: str, trained: dict[str, Trained]
+) -> None:
+    made = trained[key]
+    clean, corrupted = (made.high.encode(drawn(made, 400, seed)) for seed in (21, 22))
+    task = replace(made.high.task(4), clean=clean, corrupted=corrupted, lengths=torch.full((400,), clean.shape[1]))
+    task = replace(task, right=task.right[:1].expand(400, -1), wrong=task.wrong[:1].expand(400, -1), at=None)
+    run = PatchedRun(made.high.model, task, record(made.high.model, corrupted))
+    graph = made.high.circuit.graph
+    for edge in made.true_edges:
+        changed = False
+        for at in range(1, clean.shape[1]):
+            run.batch = replace(task, at=torch.full((400,), at))
+            without = graph.mask.clone()
+            without[graph.edge(edge)] = False
+            changed = changed or not torch.allclose(run.logits(without), run.logits(graph.mask), atol=1e-3)
+        assert changed == (edge not in made.length_edges), edge
 
 
 def test_training_again_from_the_seed_gives_the_same_weights() -> None:

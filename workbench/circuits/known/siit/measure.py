@@ -6,6 +6,7 @@ import random
 
 import torch
 
+from workbench.circuits.activations import graph_of
 from workbench.circuits.known.siit.interchange import interchanged, outputs
 from workbench.circuits.known.siit.pair import Kind, Pair
 from workbench.models import Transformer
@@ -57,3 +58,24 @@ def _unchanged(pair: Pair, said: torch.Tensor, before: torch.Tensor) -> torch.Te
     if pair.high.output.numerical:
         return pair.same(said, before)
     return (said[:, 1:].argmax(-1) == before[:, 1:].argmax(-1)).flatten()
+
+
+@torch.no_grad()
+def unseen(pair: Pair, n: int = 512) -> list[str]:
+    """Edges of the circuit that no pair of inputs shows: the program answers the same when one carries another input's.
+
+    In sentences of one form a name is there again always at the same place, for instance.
+    """
+    source, high = random.Random(_SEED + 1), pair.high.model
+    base, other = pair.inputs(n, source), pair.inputs(n, source)
+    plain, _ = outputs(high, base)
+    _, written = outputs(high, other)
+    found = []
+    for edge in sorted(pair.true_edges):
+        mask = torch.zeros(n, *graph_of(high).mask.shape, dtype=torch.bool)
+        row, column = graph_of(high).edge(edge)
+        mask[:, row, column] = True
+        said, _ = interchanged(high, base, written, mask)
+        if torch.allclose(said[:, 1:], plain[:, 1:], atol=1e-3):
+            found.append(edge)
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 from workbench.circuits.known.compile import compile_program
 from workbench.circuits.known.compiled import Compiled, Draw
 from workbench.circuits.known.library import PROGRAMS, giving
-from workbench.circuits.known.siit.measure import figures
+from workbench.circuits.known.siit.measure import figures, unseen
 from workbench.circuits.known.siit.pair import Pair
 from workbench.models import Transformer
 from workbench.models.lookup import pick
@@ -63,7 +63,12 @@ class TrainedRecord:
             return figures(pair, model)
 
         def inside(_: Transformer) -> dict[str, Any]:
-            return {"program": self.program, "circuit": sorted(pair.true_edges), "nodes": pair.nodes}
+            return {
+                "program": self.program,
+                "circuit": sorted(pair.true_edges),
+                "nodes": pair.nodes,
+                "unseen": unseen(pair),
+            }
 
         return ZooModel(
             key=self.key,

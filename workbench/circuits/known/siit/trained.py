@@ -43,8 +43,8 @@ class Trained:
 
     @property
     def length_edges(self) -> set[str]:
-        """None: it was trained on inputs of one length, and knows no other."""
-        return set()
+        """Edges that no pair of its inputs shows: on all of them they carry the same. All inputs have one length."""
+        return set(self.card["inside"]["unseen"])
 
     @cached_property
     def circuit(self) -> Circuit:
