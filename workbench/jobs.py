@@ -24,7 +24,7 @@ from workbench.circuits import Progress, Stopped, discover, evaluate, faithfulne
 from workbench.circuits.methods import method
 from workbench.circuits.progress import ProgressFn
 from workbench.remake import check_same_model, model_of, named, own_answers, task_of
-from workbench.request import Request, check, check_same_request, request_of
+from workbench.request import Request, check, check_same_request, note_on, request_of, with_default_size
 from workbench.runs import Run, RunError, RunStore, RunWriter, choose, run_id
 
 if TYPE_CHECKING:
@@ -255,7 +255,8 @@ def _steps(job: _Job, writer: RunWriter, before: Before, say: _Voice, timings: d
     writer.update(prompts=prompts | own_answers(model, task))
     with _timed(timings, "check"):
         found = task.check(model)
-    writer.update(check=asdict(found), note=found.warning or "")
+    notes = (found.warning or "", note_on(request.method, task.metric_name))
+    writer.update(check=asdict(found), note=" ".join(filter(None, notes)))
     scores = before.scores
     if scores is None:
         with _timed(timings, "discover"):
@@ -317,4 +318,5 @@ __all__ = [
     "sentence",
     "start",
     "task_of",
+    "with_default_size",
 ]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from workbench.circuits import tasks
 from workbench.circuits.activations import Ablation, check_ablation, graph_of
 from workbench.circuits.graph import Ranking
 from workbench.circuits.methods import check_options, method
+from workbench.circuits.tasks.kinds import refuse_other_kinds
 from workbench.runs import Construction, Run
 from workbench.runs.choose import CONSTRUCTIONS
 
 if TYPE_CHECKING:
     from workbench.models import Transformer
+
+
+# Methods whose scores are made of the gradient at the clean run alone.
+_AT_THE_CLEAN_RUN = ("eap", "relp", "hisp", "atp")
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Request:
         edges: how many of the best edges make the circuit.
         ranking: best by ``absolute`` or by ``signed`` score.
         ablation: what the edges outside the circuit carry while it is judged, and what a method that compares
-            with an ablated run compares with.
+            with an ablated run compares with; ``resample`` leaves a method that has another default its own.
         with_curve: also measure faithfulness over circuit sizes.
         construction: the best ``edges`` (``top``), as many grown from the logits (``greedy``), or all edges from a
             score on (``threshold``).
@@ -73,11 +78,13 @@ def check(request: Request, model: Transformer | None = None, *, own: bool = Fal
         The method's options with the defaults filled in.
 
     Raises:
-        ValueError: an unknown task, method, option, ranking or ablation, fewer than one
-            prompt, or a number of edges that the graph does not have; one sentence.
+        ValueError: an unknown task, method, option, ranking or ablation, a task that the model cannot be asked, fewer
+            than one prompt, or a number of edges that the graph does not have; one sentence.
     """
     if not own:
-        tasks.get(request.task)
+        record = tasks.get(request.task)
+        if model is not None and tasks.kind_of(model) not in record.kinds:
+            refuse_other_kinds(record.key, record.kinds, model, [other.key for other in tasks.for_model(model)])
     check_options(request.method, request.options)
     check_ablation(request.ablation)
     if request.ranking not in get_args(Ranking):
@@ -87,7 +94,9 @@ def check(request: Request, model: Transformer | None = None, *, own: bool = Fal
     _check_size(request, model)
     defaults = method(request.method).options
     # What an edge is replaced by while it is scored and while it is judged should be the same thing.
-    same = {"ablation": request.ablation} if "ablation" in defaults else {}
+    own_default = defaults.get("ablation", Request.ablation) != Request.ablation  # as hisp's, which is zero
+    follows = "ablation" in defaults and not (own_default and request.ablation == Request.ablation)
+    same = {"ablation": request.ablation} if follows else {}
     options = {**defaults, **same, **request.options}
     check_options(request.method, options)
     return options
@@ -104,6 +113,25 @@ def _check_size(request: Request, model: Transformer | None) -> None:
         raise ValueError(f"A circuit needs at least one edge, not {request.edges}.")
     if model is not None and request.edges > (total := graph_of(model).n_edges):
         raise ValueError(f"{request.edges:,} edges are more than the {total:,} of {model.name}; ask for fewer.")
+
+
+def with_default_size(request: Request, model: Transformer) -> Request:
+    """The request with the default number of edges, or all that the model's graph has if they are fewer."""
+    return replace(request, edges=min(Request.edges, graph_of(model).n_edges))
+
+
+def note_on(method: str, metric: str) -> str:
+    """What a person should know of a method with a metric, in a sentence; empty where there is nothing.
+
+    The divergence from the clean run's answer is 0 at the clean run, its least value: so is its gradient there, and
+    every score that is made of this gradient alone.
+    """
+    if metric != "kl" or method not in _AT_THE_CLEAN_RUN:
+        return ""
+    return (
+        f"At the clean run the gradient of kl is 0, so that the scores of '{method}' say nothing; "
+        "take eap-ig, exact or acdc instead."
+    )
 
 
 def request_of(run: Run) -> Request:

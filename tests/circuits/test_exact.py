@@ -137,5 +137,5 @@ def test_a_metric_that_is_no_number_is_named_with_its_example(model: Transformer
 
     task = replace(random_task(vocab=200), right=torch.tensor([[1], [7], [2]]), metric_kind="custom", fn=half)
     for budget in (1, 2**28):  # prompts one at a time, and all together
-        with pytest.raises(ValueError, match=r"not a number \(NaN\) on example 2, on the clean prompt 'prompt 1'"):
+        with pytest.raises(ValueError, match=r"not a number \(NaN\) on example 2, on a patched run of .prompt 1."):
             exact(model, task, budget=budget)

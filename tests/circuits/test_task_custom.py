@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.circuits.task_models import text_model, word_pieces
-from workbench.circuits import tasks
+from workbench.circuits import discover, evaluate, tasks
 from workbench.circuits.progress import Stopped
 from workbench.circuits.task import Task
 from workbench.models import Transformer, load
@@ -363,3 +363,25 @@ def test_a_nan_in_the_model_is_reported_with_the_example(model: Transformer) -> 
     bad.extra["k"][3] = torch.nan  # type: ignore[index]
     with pytest.raises(ValueError, match=r"\(NaN\) on example 4, on the clean prompt"):
         bad.check(model, batch_size=2)
+
+
+@pytest.mark.parametrize("key", ["eap", "eap-ig", "atp", "exact", "acdc", "path-patching", "activation-patching"])
+def test_a_metric_that_fails_only_between_the_prompts_is_said_and_never_scored_0(key: str, model: Transformer) -> None:
+    task = tasks.load("ioi", model, n=3)
+    ends = torch.cat([task.answers(model), task.answers(model, "corrupted")])
+
+    def fragile(logits: torch.Tensor, batch: Task) -> torch.Tensor:
+        """A number at both ends, and none in between."""
+        near = (logits[:, None].detach() - ends).abs().amax(-1).min(-1).values < 1e-3
+        return torch.where(near, logits[:, 0], torch.nan)
+
+    odd = tasks.from_function(model, fragile, task.clean_text, task.corrupted_text)
+    assert odd.check(model).n_examples == 3
+    options = {"threshold": 0.1} if key == "acdc" else {}
+    if key in ("eap", "atp"):  # the only run with gradients is the clean one, where nothing is wrong
+        found = discover(model, odd, key, **options)
+        with pytest.raises(ValueError, match="not a number"):
+            evaluate(model, odd, found.top(20))
+        return
+    with pytest.raises(ValueError, match="not a number"):
+        discover(model, odd, key, **options)

@@ -15,7 +15,7 @@ from workbench.circuits.activations import Ablation
 from workbench.circuits.graph import Ranking
 from workbench.circuits.tasks import TaskRecord
 from workbench.models import Transformer, registry
-from workbench.options import Option, Readiness, cost_of, options_of, readiness
+from workbench.options import CHECKED, Option, Readiness, check_seconds, cost_of, duration, options_of, readiness
 from workbench.runs import Construction
 from workbench.runs.choose import CONSTRUCTIONS
 
@@ -32,10 +32,22 @@ _ABLATED = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, and the method's record."""
+    """A request, the method's record, and what was shown before where that had to give way.
+
+    Attributes:
+        request: what to search for.
+        method: its record.
+        instead_of: the task that the page showed so far and that the model cannot be asked; None where there is none.
+    """
 
     request: jobs.Request
     method: Method
+    instead_of: str | None = None
+
+    @property
+    def refusal(self) -> str:
+        """Why another task is shown than before, in a sentence; escaped."""
+        return escaped(f"{self.request.model} cannot be asked the task '{self.instead_of}'.")
 
     @property
     def is_own(self) -> bool:
@@ -54,6 +66,7 @@ def ask() -> Asked:
         help="A name from the list, a local folder in Hugging Face's layout, or a hub id such as owner/name.",
     )
     name = str(model or registry.names()[0])
+    before: str | None = st.session_state.get("task")  # what the browser shows while this runs
     task = _task(name)
     record = _method()
     construction, edges, threshold = _size()
@@ -73,7 +86,7 @@ def ask() -> Asked:
         threshold=threshold,
         **chosen,
     )
-    return Asked(request, record)
+    return Asked(request, record, before if before not in (None, task) else None)
 
 
 # -- the parts -------------------------------------------------------------------------------------------------
@@ -130,6 +143,7 @@ def _size() -> tuple[Construction, int, float | None]:
     if how == "threshold":
         value = st.number_input(
             "From a score of",
+            min_value=1e-9,
             value=0.05,
             step=0.01,
             format="%g",
@@ -222,15 +236,18 @@ def say_readiness(asked: Asked, wait: bool = True) -> None:
         wait: load the model for it; otherwise something is said only where it is loaded.
     """
     request = asked.request
+    is_new = state.at_hand(request.model, wait=False) is None
     model = state.at_hand(request.model, wait=wait)
     if model is None:
         if wait:
             st.caption("The model is fetched when you press Discover.")
         return
+    if is_new:
+        st.rerun()  # the tasks above are of the model's kind; only now it is known which fit the model itself
     try:
         with st.spinner("Trying the task ..."):
             found, cost = _ready(model, request, own_prompts.rows() if asked.is_own else None), None
-            cost = cost_of(asked.method, model, request.options, found.seconds)
+            cost = cost_of(asked.method, model, request.options, found.seconds, found.check.n_examples)
     except ValueError as error:
         st.caption(f":orange[{escaped(str(error))}]")
         return
@@ -240,7 +257,9 @@ def say_readiness(asked: Asked, wait: bool = True) -> None:
         f"{model.name} has the right answer on {check.accuracy:.0%} of {check.n_examples} pairs ({means}). "
         f"{found.n_edges:,} edges to score"
     )
-    st.caption(escaped(f"{words}: {cost.words}, then the circuit is run." if cost is not None else f"{words}."))
+    scoring = f": scoring takes {cost.words}" if cost is not None else ""
+    judging = f"the check runs about {CHECKED} circuits, roughly {duration(check_seconds(found.seconds))}"
+    st.caption(escaped(f"{words}{scoring}; {judging}."))
     if check.warning:
         st.warning(escaped(check.warning))
 

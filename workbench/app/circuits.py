@@ -10,7 +10,7 @@ import streamlit as st
 from workbench import jobs
 from workbench.app import ask, compare, detail, links, own_prompts, state, switched
 from workbench.app.figure import show
-from workbench.app.run_words import MARKS, title_of, when
+from workbench.app.run_words import MARKS, asked_of, title_of, when
 from workbench.runs import Run, RunStore
 from workbench.views import circuit_view
 
@@ -24,14 +24,18 @@ def page() -> None:
     store = state.store()
     with st.sidebar:
         asked = ask.ask()
-        if st.button("Discover", type="primary", width="stretch", help="Score every edge, keep the best, check them."):
+        pressed = st.button(
+            "Discover", type="primary", width="stretch", help="Score every edge, keep the best, check them."
+        )
+        if pressed:
             _begin(asked, store)
         ready = st.container()
         _runs(store)
     run = _main(asked, store)
     if run is None or run.info.status != "running":  # a search under way needs the cores
         with ready:
-            ask.say_readiness(asked, wait=run is None)
+            # Loading the model draws the page again, which would wipe out why the search was refused.
+            ask.say_readiness(asked, wait=run is None and not pressed)
 
 
 def _main(asked: ask.Asked, store: RunStore) -> Run | None:
@@ -50,8 +54,7 @@ def _main(asked: ask.Asked, store: RunStore) -> Run | None:
     except ValueError as error:
         st.error(str(error))
         return None
-    if (other := state.parameter("with")) is not None:
-        compare.show(run, other, store)
+    if (other := state.parameter("with")) is not None and compare.show(run, other, store):
         return run
     _header(run, store)
     if run.info.status == "running":
@@ -62,6 +65,9 @@ def _main(asked: ask.Asked, store: RunStore) -> Run | None:
 
 def _begin(asked: ask.Asked, store: RunStore) -> None:
     """Start the search in a thread of its own and turn to its run."""
+    if asked.instead_of is not None:
+        st.warning(f"{asked.refusal} Press Discover again to search with the task that is shown now.")
+        return
     try:
         jobs.check(asked.request, own=asked.is_own)
         store.check_writable()
@@ -124,8 +130,8 @@ def _welcome() -> None:
 def _header(run: Run, store: RunStore) -> None:
     """Title of the run, and what can be done with it."""
     left, middle, right = st.columns([5, 1, 1], vertical_alignment="center")
-    if run.info.title != run.id:
-        left.subheader(title_of(run.info))
+    left.subheader(title_of(run.info))
+    left.caption(asked_of(run.info))
     with middle.popover("Compare", width="stretch", disabled=run.info.scores is None):
         _choose_other(run, store)
     with right.popover("Run", width="stretch"):
@@ -191,8 +197,8 @@ def _remaining(which: str, what: str, share: float) -> str:
     return f", about {max(1, round((1 - share) * (now - begin) / (share - at)))} s left"
 
 
-def _unfinished(run: Run, store: RunStore) -> None:
-    """What became of a run that ended before it was done, and how to go on."""
+def _unfinished(run: Run, store: RunStore, hopeless: bool) -> None:
+    """What became of a run that ended before it was done, and how to go on unless it would only fail again."""
     info = run.info
     if info.status == "failed":
         st.error(f"This run failed: {info.error}")
@@ -201,6 +207,8 @@ def _unfinished(run: Run, store: RunStore) -> None:
         if info.scores is None and run.can_go_on:
             kept = "the scores found so far are kept"
         st.warning(f"This run was {info.status}; {kept}.")
+    if hopeless:
+        return
     label = "Go on where it ended" if run.can_go_on else "Start it again"
     if st.button(label, key="go-on"):
         _go_on(run, store)
@@ -208,17 +216,20 @@ def _unfinished(run: Run, store: RunStore) -> None:
 
 def _result(run: Run, store: RunStore) -> None:
     """The circuit in the middle; what is selected, how faithful it is, and the files beside it."""
-    info = run.info
+    info, view, wrong = run.info, None, ""
+    if info.scores is not None:
+        try:
+            view = circuit_view(run)
+        except ValueError as error:
+            wrong = jobs.sentence(error)
     if info.is_unfinished:
-        _unfinished(run, store)
+        # Scores of which no circuit can be chosen: the same request would end there again.
+        _unfinished(run, store, hopeless=info.status == "failed" and wrong == info.error)
     if info.note:
         st.warning(info.note)
-    if info.scores is None:
-        return
-    try:
-        view = circuit_view(run)
-    except ValueError as error:
-        st.error(str(error))
+    if view is None:
+        if wrong and wrong != info.error:
+            st.error(wrong)
         return
     if view.circuit is not None and not view.circuit.n_edges:
         st.warning(f"Of {info.size} none lies on a path from the input to the logits; ask for more edges.")

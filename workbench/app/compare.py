@@ -19,14 +19,23 @@ from workbench.runs import Run, RunStore
 _VIEWS = {"sides": "Side by side", "difference": "Difference"}
 
 
-def show(run: Run, other_id: str, store: RunStore) -> None:
-    """The comparison of a run with another of the store."""
+def show(run: Run, other_id: str, store: RunStore) -> bool:
+    """The comparison of a run with another of the store; False where the other is the run itself."""
     try:
         other = store.open(store.folder_of(other_id).name)
     except ValueError as error:
         st.error(str(error))
         _back()
-        return
+        return True
+    if other.id == run.id:
+        st.info("A run is not compared with itself; choose another under Compare.")
+        state.set_parameter("with", None)
+        return False
+    _both(run, other)
+    return True
+
+
+def _both(run: Run, other: Run) -> None:
     names = names_of(run, other)
     left, way, middle, right = st.columns([4, 2, 1, 1], vertical_alignment="bottom")
     left.subheader(escaped(f"{names[0]} and {names[1]}"))
@@ -84,26 +93,29 @@ def _difference(run: Run, other: Run) -> dict[str, Exportable]:
 
 def _shared(found: Compared) -> None:
     """How much the two have in common."""
-    row = st.columns(3)
-    row[0].metric(
+    row = st.container(horizontal=True)
+    row.metric(
         "shared edges",
         f"{found.jaccard:.0%}",
         border=True,
         help=f"Of the edges in either circuit: {found.shared:,} in both, {found.first:,} only in "
         f"{escaped(found.names[0])}, {found.second:,} only in {escaped(found.names[1])}.",
+        width="content",
     )
-    row[1].metric(
+    row.metric(
         "shared heads",
         found.heads_shared,
         border=True,
         help=f"{found.heads_first} only in {escaped(found.names[0])}, {found.heads_second} only in "
         f"{escaped(found.names[1])}.",
+        width="content",
     )
-    row[2].metric(
+    row.metric(
         "rank correlation",
         "–" if math.isnan(found.spearman) else f"{found.spearman:.2f}",
         border=True,
         help="Spearman's, over every edge of the graph. Most edges do nothing and their order is noise.",
+        width="content",
     )
 
 

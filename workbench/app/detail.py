@@ -128,8 +128,8 @@ def _faithfulness(run: Run) -> None:
         st.caption("The circuit is being run ..." if running else "The circuit was not run: it was stopped before.")
         return
     share = report.n_edges / report.n_edges_total
-    facts = st.columns(2)
-    facts[0].metric(
+    facts = st.container(horizontal=True)
+    facts.metric(
         "kept by the circuit",
         f"{report.faithfulness:.0%}",
         border=True,
@@ -138,12 +138,14 @@ def _faithfulness(run: Run) -> None:
             f"({report.ablation}). Mean {run.info.prompts.get('metric', 'metric')}: {_number(report.metric)} in the "
             f"circuit, {_number(report.metric_full)} in the model, {_number(report.metric_empty)} ablated."
         ),
+        width="content",
     )
-    facts[1].metric(
+    facts.metric(
         "of all edges",
         f"{share:.2%}",
         border=True,
         help=f"{report.n_edges:,} of {report.n_edges_total:,} edges, {report.n_nodes} nodes.",
+        width="content",
     )
     st.caption(
         f"On {report.n_examples} pairs the model has the right answer above the wrong one in "

@@ -74,7 +74,7 @@ export default function (component) {
 
 
 # Brighter edges on a dark ground; the theme's own colours say nothing of these.
-_ON_DARK = {f"--wb-{name}": DARK[name] for name in ("q", "k", "v", "mlp", "logits")}
+_ON_DARK = {f"--wb-{name}": DARK[name] for name in ("q", "k", "v", "mlp", "logits", "first", "second")}
 
 
 def show(

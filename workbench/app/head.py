@@ -243,7 +243,7 @@ def _without(place: Place) -> None:
     except ValueError as error:
         st.warning(escaped(str(error)))
         return
-    head_detail.effect(effect, of_run=place.run is not None)
+    head_detail.effect(effect, None if place.run is None else place.prompt)
 
 
 def _other(place: Place) -> Given | None:

@@ -15,7 +15,8 @@ from workbench.head import HeadLook
 from workbench.live import Effect
 from workbench.runs import Run
 
-_SHARE = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0, width="small")
+# A bar has no room beside its number in these narrow columns.
+_SHARE = st.column_config.NumberColumn(format="percent", width="small")
 _LOGIT = st.column_config.NumberColumn(format="%+.2f", width="small")
 _PARTS = {"q": "queries", "k": "keys", "v": "values"}
 _STRONGEST = 4
@@ -56,18 +57,20 @@ def writes(found: HeadLook, copying: float | None, over: str) -> None:
         st.caption(escaped(found.unclear))
         return
     if copying is not None:
-        row = st.columns(2)
-        row[0].metric(
+        row = st.container(horizontal=True)
+        row.metric(
             "copy score",
             f"{copying:.0%}",
             border=True,
             help=f"How often it raises the token that it looks at to the first five (Wang et al. 2022). Over {over}.",
+            width="content",
         )
-        row[1].metric(
+        row.metric(
             "of the residual stream",
             f"{found.norm:.1%}",
             border=True,
             help="Length of what it writes at this position.",
+            width="content",
         )
     columns = st.columns(2)
     for column, title, tokens in ((columns[0], "raises", found.raised), (columns[1], "lowers", found.lowered)):
@@ -120,27 +123,34 @@ def _edge(way: str, other: str, score: float) -> dict[str, object]:
     return {"": way, "node": other, "score": score}
 
 
-def effect(found: Effect, of_run: bool) -> None:
-    """The metric and the top answers with the head and without."""
-    if of_run:
-        say(found, ["one"])
+def effect(found: Effect, prompt: int | None) -> None:
+    """The metric and the top answers with the head and without.
+
+    Args:
+        found: what switching it off does.
+        prompt: number of the run's prompt; None where the input is no run's.
+    """
+    if prompt is not None:
+        say(found, prompt)
         return
-    row = st.columns(2)
+    row = st.container(horizontal=True)
     best = max(found.answers, key=lambda one: one.before, default=None)
     if best is not None:
-        row[0].metric(
+        row.metric(
             f"probability of {escaped(show_token(best.text))}",
             f"{best.after or 0.0:.1%}",
             moved(100 * ((best.after or 0.0) - best.before), "points"),
             border=True,
             help=f"{best.before:.1%} with the head.",
+            width="content",
         )
-        row[1].metric(
+        row.metric(
             "its logit",
             number(found.after),
             moved(found.after - found.before),
             border=True,
             help=f"{number(found.before)} with the head.",
+            width="content",
         )
     rows = [{"answer": show_token(one.text), "before": one.before, "after": one.after or 0.0} for one in found.answers]
     st.dataframe(rows, hide_index=True, width="stretch", column_config={"before": _SHARE, "after": _SHARE})

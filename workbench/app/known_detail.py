@@ -31,19 +31,21 @@ def numbers(found: Examination, verdicts: Mapping[str, str], faint: int) -> None
         faint: how many of the chosen edges have next to no score.
     """
     hits = sum(verdict == "found" for verdict in verdicts.values())
-    row = st.columns(2)
-    row[0].metric(
+    row = st.container(horizontal=True)
+    row.metric(
         "true edges found",
         f"{hits} of {found.truth.n_true}",
         border=True,
         help="Among the best edges that are compared; edges with a score of 0 are not counted as chosen.",
+        width="content",
     )
-    row[1].metric(
+    row.metric(
         "true circuit alone",
         "–" if math.isnan(found.faithfulness) else f"{found.faithfulness:.0%}",
         border=True,
         help="Faithfulness of the true edges run without all others: 100 % is the model's own answer. It checks the "
         "truth, not the method.",
+        width="content",
     )
     if faint:
         st.warning(
@@ -195,7 +197,9 @@ def try_it(key: str, example: str, run: Callable[[str], Tried]) -> None:
     if tried.note:
         st.caption(tried.note)
     elif tried.errors:
-        st.warning(f"{plural(tried.errors, 'answer')} of {len(tried.answers)} differ from what they should be.")
+        asked_at = len(tried.answers) if tried.right is None else sum(one is not None for one in tried.right)
+        verb, what = ("differs", "it") if tried.errors == 1 else ("differ", "they")
+        st.warning(f"{plural(tried.errors, 'answer')} of {asked_at} {verb} from what {what} should be.")
     else:
         st.caption("Every answer is as it should be.")
 

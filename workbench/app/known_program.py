@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import streamlit as st
@@ -15,6 +16,7 @@ from workbench.circuits.known.programs import BundledProgram
 from workbench.circuits.known.registry import KnownModel
 
 FLOW = "known-flow"  # key of the figure
+_DRAWN = 20  # inputs
 
 
 def show(record: KnownModel, program: BundledProgram) -> None:
@@ -32,7 +34,7 @@ def show(record: KnownModel, program: BundledProgram) -> None:
     with picture:
         st.subheader(escaped(f"{record.key}: {record.title}"))
         show_figure(flow.figure, FLOW, selected if selected in names else None, slider=False)
-        known_detail.try_it(record.key, known_view.example(program), lambda text: known_view.try_program(program, text))
+        known_detail.try_it(record.key, _example(program), lambda text: known_view.try_program(program, text))
     with side:
         _figures(program.card)
         if selected in names:
@@ -53,14 +55,22 @@ def show(record: KnownModel, program: BundledProgram) -> None:
         downloads({"Data flow": flow}, record.key, "known-flow-download")
 
 
+def _example(program: BundledProgram) -> str:
+    """The first of a few drawn inputs on which the program is right: what it does comes before where it fails."""
+    source = random.Random(0)
+    drawn = [" ".join(program.task.draw(source)) for _ in range(_DRAWN)]
+    return next((text for text in drawn if not known_view.try_program(program, text).errors), drawn[0])
+
+
 def _figures(card: dict[str, Any]) -> None:
     """How often it is right, beside the paper."""
-    row, figures = st.columns(2), card["figures"]
-    row[0].metric(
+    row, figures = st.container(horizontal=True), card["figures"]
+    row.metric(
         "answers right",
         f"{figures['accuracy']:.2%}",
         border=True,
         help="Of held-out inputs that nothing was chosen by.",
+        width="content",
     )
     row[1].metric("in the paper", f"{card['paper']:.2%}", border=True, help="Friedman, Wettig and Chen 2023, Table 1.")
     st.caption(f"All answers are right in {figures['whole']:.2%} of the held-out inputs.")

@@ -32,6 +32,7 @@ EXAMPLE = [
     },
 ]
 _MOST = 2_000_000  # characters of a file
+_MOST_MIB = 8  # as many characters of four bytes
 
 
 def edit() -> None:
@@ -40,6 +41,7 @@ def edit() -> None:
         "A CSV or JSON Lines file with the columns clean, corrupted, right and wrong",
         type=["csv", "jsonl"],
         key="own-file",
+        max_upload_size=_MOST_MIB,
         help="It stays on this machine.",
     )
     if upload is not None:
@@ -57,11 +59,26 @@ def edit() -> None:
 
 
 def rows() -> list[dict[str, str]]:
-    """The pairs of the table, or one row that names the file and holds its text."""
+    """The pairs of the table, or one row that names the file and holds its text.
+
+    Raises:
+        ValueError: the file is not UTF-8 text.
+    """
     if (upload := st.session_state.get("own-upload")) is not None:
-        name, data = upload
-        return [{"file": name, "text": data.decode("utf-8", "surrogateescape")}]
+        return [read(*upload)]
     return list(st.session_state.get("own-rows", EXAMPLE))
+
+
+def read(name: str, data: bytes) -> dict[str, str]:
+    """A file as :func:`task_from` takes it.
+
+    Raises:
+        ValueError: it is not UTF-8 text.
+    """
+    try:
+        return {"file": name, "text": data.decode("utf-8")}
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The task file {name} is not UTF-8 text ({error.reason}); save it as UTF-8.") from None
 
 
 def task_from(model: Transformer, given: list[dict[str, str]]) -> Task:
@@ -85,7 +102,7 @@ def _from_file(model: Transformer, name: str, text: str) -> Task:
         raise ValueError(f"The file has {len(text):,} characters; give one of at most {_MOST:,}.")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(name).name
-        path.write_bytes(text.encode("utf-8", "surrogateescape"))  # from_file says what is wrong with them
+        path.write_bytes(text.encode("utf-8"))
         task = tasks.from_file(model, path)
     # The file is gone: the run keeps the prompts themselves, under a name that is no task's of ours.
     called = f"own-{task.name}" if task.name in tasks.names() else task.name

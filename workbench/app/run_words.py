@@ -18,6 +18,13 @@ def title_of(info: RunInfo, markdown: bool = True) -> str:
     return escaped(text) if markdown else text
 
 
+def asked_of(info: RunInfo) -> str:
+    """The line below a run's title: what it asked, as far as the title does not say it, of which model, on what."""
+    own = [f"{info.task.get('name')} · {info.method} · {info.size}"] if info.title != info.id else []
+    pairs = f"{info.task.get('n')} pairs" if info.task.get("n") is not None else ""
+    return escaped(" · ".join(part for part in (*own, str(info.model.get("name") or ""), pairs) if part))
+
+
 def when(info: RunInfo) -> str:
     """Status, model, when it was begun, and its id."""
     return f"{info.status} · {escaped(str(info.model.get('name')))} · {begun(info)} · `{info.id}`"

@@ -99,11 +99,13 @@ def choice(label: str, titles: Mapping[str, str], key: str, help: str | None = N
         key: of the widget and of the address.
         help: one sentence behind the question mark.
     """
-    # What was chosen before may be no choice any more, such as a task when the model is another.
+    # What was chosen before may be no choice any more, such as a task when the model is another; and Streamlit
+    # forgets a widget that is on another page, but not what is kept under a name of its own.
     if st.session_state.get(key) not in titles:
-        given = parameter(key)
-        st.session_state[key] = given if given in titles else next(iter(titles))
+        known = (parameter(key), st.session_state.get(f"kept-{key}"))
+        st.session_state[key] = next((one for one in known if one in titles), next(iter(titles)))
     chosen: str = st.selectbox(label, list(titles), key=key, format_func=lambda option: titles[option], help=help)
+    st.session_state[f"kept-{key}"] = chosen
     set_parameter(key, chosen)
     return chosen
 

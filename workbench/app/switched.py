@@ -17,14 +17,15 @@ from workbench.live import Effect, check_parts, switch_off
 from workbench.models import Transformer
 from workbench.runs import Run
 
-_SHARE = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
+# A bar has no room beside its number in these narrow columns.
+_SHARE = st.column_config.NumberColumn(format="percent", width="small")
 _MOST = 64  # parts in an address
 # Prompts of a run that are taken, so that a click is answered at once; patching edges costs several times more.
 _MOST_PROMPTS, _MOST_FOR_EDGES = 16, 6
 
 
 def parts(run: Run) -> list[str]:
-    """What the address says is off, without what the run's model does not have."""
+    """What the address says is off; what the run's model does not have is taken out of the address."""
     found = []
     for name in state.names("off")[:_MOST]:
         try:
@@ -32,6 +33,7 @@ def parts(run: Run) -> list[str]:
         except ValueError:
             continue
         found.append(name)
+    state.set_names("off", found)
     return found
 
 
@@ -68,7 +70,13 @@ def panel(run: Run, off: list[str]) -> None:
         except ValueError as error:
             st.warning(escaped(str(error)))
             return
-        say(effect, run.info.prompts.get("clean", []))
+        texts = run.info.prompts.get("clean", [])
+        say(effect, number_of(state.number("prompt"), texts) if texts else None)
+
+
+def number_of(prompt: int, texts: list[str]) -> int:
+    """The number of a prompt as the address and a list of prompts mean it: the first where there are not so many."""
+    return prompt if prompt < len(texts) else 0
 
 
 def shown(name: str) -> str:
@@ -85,7 +93,8 @@ def effect_of(run: Run, off: tuple[str, ...], kind: str, prompt: int) -> Effect:
     model = state.model(str(run.info.model.get("source") or run.info.model.get("name")))
     jobs.check_same_model(run, model)
     task = _task(run, model)
-    return _effect(run, model, off, kind, min(prompt, len(task) - 1))
+    # A prompt that is not there is the first, as in the list of prompts.
+    return _effect(run, model, off, kind, prompt if prompt < len(task) else 0)
 
 
 @st.cache_resource(
@@ -112,27 +121,34 @@ def moved(change: float, unit: str = "") -> str | None:
     return f"{change:+.3g} {unit}".strip() if abs(change) > 5e-4 else None
 
 
-def say(effect: Effect, texts: list[str]) -> None:
-    """The metric and the top answers before and after."""
-    row = st.columns(2)
-    row[0].metric(
-        f"{effect.unit}, mean of {effect.n_examples}",
+def say(effect: Effect, prompt: int | None) -> None:
+    """The metric and the top answers before and after.
+
+    Args:
+        effect: of switching parts off.
+        prompt: number of the prompt whose answers are shown; None where prompts are no texts.
+    """
+    row = st.container(horizontal=True)
+    row.metric(
+        effect.unit,
         number(effect.after),
         moved(effect.after - effect.before),
         border=True,
-        help=f"{number(effect.before)} in the whole model.",
+        help=f"Mean over {effect.n_examples} pairs; {number(effect.before)} in the whole model.",
+        width="content",
     )
     if not effect.answers:  # vectors: there is no right and wrong among them
         return
-    row[1].metric(
+    row.metric(
         "right above wrong",
         f"{effect.accuracy_after:.0%}",
         moved(100 * (effect.accuracy_after - effect.accuracy_before), "points"),
         border=True,
         help=f"{effect.accuracy_before:.0%} in the whole model.",
+        width="content",
     )
     rows = [{"answer": show_token(one.text), "before": one.before, "after": one.after or 0.0} for one in effect.answers]
     st.dataframe(rows, hide_index=True, width="stretch", column_config={"before": _SHARE, "after": _SHARE})
-    if texts:
+    if prompt is not None:
         metric = f"{effect.unit} {number(effect.prompt_before)} before, {number(effect.prompt_after)} after"
-        st.caption(escaped(f"The next token of one prompt: {metric}."))
+        st.caption(escaped(f"The next token of prompt {prompt}: {metric}."))

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.circuits.activations import Ablation, graph_of
-from workbench.circuits.graph import Circuit, Scores
+from workbench.circuits.graph import Circuit, Graph, Scores
 from workbench.circuits.partial import Keep, Partial
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.circuits.sweep import BUDGET
@@ -81,8 +81,8 @@ def acdc(
             nothing yet.
 
     Raises:
-        ValueError: a threshold that is not above 0, fewer steps than 1, an unknown metric, order or ablation, or an
-            ablation that changes nothing.
+        ValueError: a threshold that is not above 0, or keeps no edge or every edge (the message says the range of the
+            increments); fewer steps than 1, an unknown metric, order or ablation, or an ablation that changes nothing.
         Stopped: stopped before there was anything to keep.
     """
     _check(threshold, steps, metric, order)
@@ -94,7 +94,10 @@ def acdc(
         return _sweep(trials, rest, steps, order, progress)
     report = Reporter(progress, trials.graph.n_edges, "trying edges")
     _search(trials, threshold, order, report, rest=rest)
-    return rest.result()
+    scores = rest.result()
+    if scores.complete:
+        _refuse_extremes(scores.values.abs() >= threshold, scores.values, threshold, trials.graph)
+    return scores
 
 
 def acdc_circuit(
@@ -124,13 +127,20 @@ def acdc_circuit(
     mask, increments = _search(trials, threshold, order, report)
     if not report.going:
         raise Stopped("Stopped before all edges were tried; the circuit of a part of them means nothing.")
-    if not mask.any() or torch.equal(mask, trials.graph.mask):
-        tried = increments[~increments.isnan()]
+    _refuse_extremes(mask, increments, threshold, trials.graph)
+    return Circuit(trials.graph, mask, increments.nan_to_num(0.0))
+
+
+def _refuse_extremes(
+    mask: Bool[Tensor, "writers readers"], increments: Float[Tensor, "writers readers"], threshold: float, graph: Graph
+) -> None:
+    mask = mask & graph.mask
+    if not mask.any() or torch.equal(mask, graph.mask):
+        tried = increments[graph.mask & ~increments.isnan()]
         raise ValueError(
             f"The threshold {threshold:g} keeps {'every' if mask.any() else 'no'} edge: without one, the metric gets "
             f"worse by {tried.min():.3g} to {tried.max():.3g}; choose a threshold between."
         )
-    return Circuit(trials.graph, mask, increments.nan_to_num(0.0))
 
 
 def _check(threshold: float | None, steps: int, metric: str, order: str) -> None:

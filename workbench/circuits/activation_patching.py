@@ -189,7 +189,6 @@ def _effects(
             if not report.going:
                 return
             nodes = held or _Nodes(model, batch, ablator, budget // 2)
-            batch.refuse_nan(nodes.base, start=count)
             effects = (nodes.base - nodes.metric(group)).double().cpu()
             real = torch.stack([torch.as_tensor(p or 0) < batch.lengths for _, p in group.places])
             total += torch.stack(((effects * real).sum(1), real.sum(1)))

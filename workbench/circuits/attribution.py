@@ -103,7 +103,7 @@ def reader_gradients(
         resid, cache = model.run_with_cache(start, wanted, taps=taps, attention_mask=mask, stop_at_layer=n)
         resid_final = stream.where_answered(model, batch, resid)
         tap = Taps({**taps, last: Keep(ends, last, taps.get(last))})
-        metric = batch.score(stream.answer(model, batch, resid_final, tap))
+        metric = batch.checked_score(stream.answer(model, batch, resid_final, tap))
         at = [cache[name] for key in ("q", "k", "v", "mlp") for name in names[key]]
         # Zeros where a tap has cut off what is behind.
         grads = torch.autograd.grad(metric.sum(), [*at, ends[last]], materialize_grads=True)

@@ -103,7 +103,7 @@ class Repeated:
 
     def scores(self, answers: Float[Tensor, "candidates batch *answer"]) -> Float[Tensor, "candidates batch"]:
         """The task's metric of every example for every candidate."""
-        return torch.stack([self.batch.score(one) for one in answers])
+        return torch.stack([self.batch.checked_score(one) for one in answers])
 
 
 def ablated_streams(

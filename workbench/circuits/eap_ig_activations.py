@@ -206,7 +206,7 @@ def _gradients_after(
         resid_final = stream.where_answered(model, batch, out)
         end: dict[str, Tensor] = {}
         tap = model_taps.Taps({"ln_final.hook_out": model_taps.Keep(end, "final", None)})
-        metric = batch.score(stream.answer(model, batch, resid_final, tap)).sum()
+        metric = batch.checked_score(stream.answer(model, batch, resid_final, tap)).sum()
         at = {name: cache[name] for key in (*_PARTS, "mlp") for name in names[key].values()}
         grads = torch.autograd.grad(metric, [*at.values(), end["final"]])
     found = dict(zip(at, grads, strict=False))

@@ -126,7 +126,7 @@ def circuit_metrics(
 
 def full_metric(model: Transformer, task: Task, n: int | None = None) -> float:
     """Mean metric of the model itself on the first ``n`` clean prompts."""
-    values = [batch.score(batch.answers(model)) for batch in task.rows(0, n or len(task)).batches(32)]
+    values = [batch.checked_score(batch.answers(model)) for batch in task.rows(0, n or len(task)).batches(32)]
     return float(torch.cat(values).mean())
 
 

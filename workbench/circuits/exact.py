@@ -100,11 +100,9 @@ def score_edges(
     report = Reporter(progress, sum(map(len, groups)) * len(batches), "patching edges")
     held = opened(batches[0]) if len(batches) == 1 and any(groups) else None
     for group in filter(None, groups):
-        total, start = torch.zeros(len(group), len(graph.writers), dtype=torch.float64), 0
+        total = torch.zeros(len(group), len(graph.writers), dtype=torch.float64)
         for batch in batches:
             run = held or opened(batch)
-            batch.refuse_nan(run.base, start=start)
-            start += len(batch)
             for i, reader in enumerate(group):
                 if not report.going:
                     return rest.result()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from math import isfinite
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from workbench.circuits.acdc import acdc
 from workbench.circuits.activation_patching import activation_patching
-from workbench.circuits.activations import Ablation, graph_of
+from workbench.circuits.activations import Ablation, check_ablation, graph_of
 from workbench.circuits.atp import atp
 from workbench.circuits.clean_corrupted import clean_corrupted
 from workbench.circuits.eap import eap, eap_ig
@@ -36,6 +38,8 @@ CostFn = Callable[[Transformer, Mapping[str, Any]], Passes]
 
 # Not settings of a method: they change how long it works and where it says so, never what it finds.
 _NOT_OPTIONS = ("budget", "progress", "resume", "keep")
+_SUPPORT = ("resume", "keep")
+_SUPPORT = ("resume", "keep")
 _ABLATIONS: tuple[str, ...] = get_args(Ablation)
 
 
@@ -289,22 +293,71 @@ def method(key: str) -> Method:
 
 
 def check_options(key: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that a method does not have, and an ablation that it cannot serve.
+    """Refuse options that a method does not have, values of another type, and an ablation that it cannot serve.
 
     Raises:
-        ValueError: naming the option and those that exist.
+        ValueError: naming the option, and those that exist or what it takes.
     """
     record = method(key)
-    known = record.options
-    for option in options:
-        if option not in known and option not in _NOT_OPTIONS:
+    known, hints = record.options, _hints(record)
+    for option, value in options.items():
+        if option == "budget":
+            if not _is_a(value, int) or value < 1:
+                raise ValueError(f"The option 'budget' takes a positive whole number of bytes, not {_shown(value)}.")
+        elif option not in known:
             if option == "ablation":
                 raise ValueError(f"The method '{key}' replaces nothing, so it takes no ablation; leave it out.")
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise ValueError(f"The method '{key}' has no option '{option}'; {has}.")
+        elif option == "ablation":
+            check_ablation(value)
+        elif not _is_a(value, hint := hints.get(option, Any if known[option] is None else type(known[option]))):
+            takes = _in_words(hint)
+            raise ValueError(f"The option '{option}' of the method '{key}' takes {takes}, not {_shown(value)}.")
     ablation = options.get("ablation")
     if ablation in _ABLATIONS and ablation not in record.ablations:
         raise ValueError(f"The method '{key}' cannot ablate by '{ablation}'; it can by {', '.join(record.ablations)}.")
+
+
+def _hints(record: Method) -> Mapping[str, Any]:
+    """The types of a method's options; without one, the default's type counts."""
+    try:
+        return get_type_hints(record.run)
+    except NameError:  # a name that only type checkers import
+        return {}
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """``T | None`` as its parts, and any other type alone."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type; whole numbers are numbers too, and truth values are not."""
+    for part in _parts(hint):
+        if get_origin(part) is Literal:
+            fits = isinstance(value, str) and value in get_args(part)
+        elif part is float:
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+        elif part is int:
+            fits = isinstance(value, int) and not isinstance(value, bool)
+        else:
+            fits = part not in (bool, str, NoneType) or isinstance(value, part)
+        if fits:
+            return True
+    return False
+
+
+def _in_words(hint: Any) -> str:
+    """What a type admits, for people."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
+    found = [", ".join(get_args(p)) if get_origin(p) is Literal else words.get(p, str(p)) for p in _parts(hint)]
+    return " or ".join(found)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def discover(
@@ -322,11 +375,15 @@ def discover(
         task: pairs of prompts and a metric.
         method: key of a method; :func:`methods` lists them.
         progress: called after every step; returning False stops and keeps what is finished.
-        **options: settings of the method, such as ``steps=5`` or ``ablation="mean"``; ``budget`` (bytes).
+        **options: settings of the method, such as ``steps=5`` or ``ablation="mean"``; ``budget`` (bytes);
+            ``resume`` and ``keep`` of the methods that have them.
 
     Raises:
         ValueError: no such method or option, or a setting that the method refuses.
         Stopped: stopped before there was anything to keep.
     """
-    check_options(method, options)
-    return pick(_METHODS, method, "method").run(model, task, progress=progress, **options)
+    record = pick(_METHODS, method, "method")
+    takes = inspect.signature(record.run).parameters
+    # A long method's support is passed on as it is: neither of the two changes what is found.
+    check_options(method, {name: value for name, value in options.items() if name not in _SUPPORT or name not in takes})
+    return record.run(model, task, progress=progress, **options)

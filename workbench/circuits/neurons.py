@@ -308,7 +308,7 @@ def _gradients(model: Transformer, batch: Task, embed: Tensor, names: list[str])
     with torch.enable_grad():
         start = embed.detach().requires_grad_(True)
         resid, cache = model.run_with_cache(start, names, attention_mask=mask, stop_at_layer=n)
-        metric = batch.score(stream.answer_of(model, batch, resid)).sum()
+        metric = batch.checked_score(stream.answer_of(model, batch, resid)).sum()
         return torch.autograd.grad(metric, [cache[name] for name in names], materialize_grads=True)
 
 
@@ -349,7 +349,7 @@ def _metric(
     mask, n = stream.attention_mask(model, batch), model.cfg.n_layers
     with torch.no_grad():
         resid = model(batch.clean.to(model.device), taps, attention_mask=mask, stop_at_layer=n)
-        return batch.score(stream.answer_of(model, batch, resid))
+        return batch.checked_score(stream.answer_of(model, batch, resid))
 
 
 __all__ = ["NeuronEdges", "NeuronEvaluation", "NeuronScores", "evaluate_neurons", "neuron_edges", "neuron_scores"]

@@ -65,7 +65,7 @@ def clean_run(
     with torch.enable_grad():
         start = embed.requires_grad_(True)
         resid, cache = model.run_with_cache(start, wanted, taps=taps, attention_mask=mask, stop_at_layer=n)
-        metric = batch.score(stream.answer_of(model, batch, resid)).sum()
+        metric = batch.checked_score(stream.answer_of(model, batch, resid)).sum()
     values = {name: cache[name] for name in wanted}
     outputs = from_cache(model, {name: value.detach() for name, value in values.items()})
     return CleanRun(metric, opened, values, outputs)

@@ -93,7 +93,7 @@ class PatchedRun:
     @torch.no_grad()
     def metric(self, mask: Bool[Tensor, "*pos writers readers"]) -> Float[Tensor, " batch"]:
         """The task's metric of each example when only the edges in ``mask`` carry this run; see :meth:`logits`."""
-        return self.batch.score(self.logits(mask))
+        return self.batch.checked_score(self.logits(mask))
 
     @torch.no_grad()
     def logits(self, mask: Bool[Tensor, "*pos writers readers"]) -> Float[Tensor, "batch *answer"]:

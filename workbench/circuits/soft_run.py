@@ -106,7 +106,7 @@ class SoftRun:
 
     def metric(self, mask: Float[Tensor, "writers readers"]) -> Float[Tensor, " batch"]:
         """The task's metric of each example; differentiable with respect to ``mask``."""
-        return self.batch.score(self.logits(mask))
+        return self.batch.checked_score(self.logits(mask))
 
     def logits(self, mask: Float[Tensor, "writers readers"]) -> Float[Tensor, "batch d_vocab"]:
         """Logits where the answer is read; differentiable with respect to ``mask``.

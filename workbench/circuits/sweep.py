@@ -93,6 +93,11 @@ def mean_over(
             part = score(batch, ablator(batch), step)
         except Stopped:
             break
+        if not part.isfinite().all():
+            raise ValueError(
+                f"The gradient of '{task.name}' is not a number on some of the examples {finished + 1} to "
+                f"{finished + len(batch)}, though the metric is; mend the metric or leave the example out."
+            )
         total = part if total is None else total + part
         finished += len(batch)
         if rest is not None:

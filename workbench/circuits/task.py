@@ -75,6 +75,7 @@ class Task:
             ``reference`` [batch, d_model] for ``similarity``, anything for ``custom``.
         fn: ``(values, batch) -> [batch]``, differentiable, of what :meth:`score` takes and of the task's rows.
         whole: the metric reads all positions, of a model without a head.
+        offset: how many examples of the whole task come before these.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Task:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     fn: MetricFn | None = None
     whole: bool = False
+    offset: int = 0
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -135,6 +137,16 @@ class Task:
             values = values.softmax(-1)
         return self._difference(values, mean=self.metric_kind == "logit-diff")
 
+    def checked_score(self, values: Tensor) -> Float[Tensor, " batch"]:
+        """:meth:`score`, which must be a number on every example.
+
+        Raises:
+            ValueError: naming the first example on which it is not.
+        """
+        found = self.score(values)
+        self.refuse_nan(found.detach())
+        return found
+
     def _difference(self, values: Tensor, mean: bool = True) -> Float[Tensor, " batch"]:
         return _gather(values, self.right, mean) - _gather(values, self.wrong, mean)
 
@@ -166,7 +178,7 @@ class Task:
 
     def rows(self, start: int, stop: int) -> Task:
         """The examples ``start`` to ``stop``, without padding that they do not need."""
-        return self.select(torch.arange(len(self))[start:stop])
+        return replace(self.select(torch.arange(len(self))[start:stop]), offset=self.offset + start)
 
     def batches(self, size: int) -> Iterator[Task]:
         """The examples in order, ``size`` at a time."""
@@ -212,8 +224,8 @@ class Task:
             batch = self.rows(start, start + batch_size)
             clean, corrupted = batch.answers(model), batch.answers(model, "corrupted")
             metrics = [batch.score(values) for values in (clean, corrupted)]
-            for side, values in zip(("clean", "corrupted"), metrics, strict=True):
-                batch.refuse_nan(values, side, start)
+            batch.refuse_nan(metrics[0], "clean")
+            batch.refuse_nan(metrics[1], "corrupted")
             correct = batch.correct(clean, corrupted)
             top = correct
             if self._has_answers:
@@ -228,23 +240,28 @@ class Task:
             )
         return TaskCheck(accuracy, top1, metric_clean, metric_corrupted, len(self), warning)
 
-    def refuse_nan(self, values: Float[Tensor, " batch"], side: str = "clean", start: int = 0) -> None:
+    def refuse_nan(
+        self, values: Float[Tensor, " batch"], side: Literal["clean", "corrupted", "patched"] = "patched"
+    ) -> None:
         """See that a metric is a number on every example.
 
         Args:
             values: the metric of these examples.
-            side: which side it was measured on.
-            start: how many examples of the whole task come before these.
+            side: what it was measured on: either prompt, or a run between the two.
 
         Raises:
-            ValueError: naming the first example on which it is NaN.
+            ValueError: naming the first example on which it is NaN or infinite.
         """
-        bad = values.isnan().nonzero().flatten().tolist()
+        bad = (~values.isfinite()).nonzero().flatten().tolist()
         if bad:
-            text = (self.clean_text if side == "clean" else self.corrupted_text)[bad[0]]
+            what = "NaN" if values[bad[0]].isnan() else "infinite"
+            text = (self.corrupted_text if side == "corrupted" else self.clean_text)[bad[0]]
+            place = (
+                f"a patched run of '{shorten(text)}'" if side == "patched" else f"the {side} prompt '{shorten(text)}'"
+            )
             raise ValueError(
-                f"The metric of '{self.name}' is not a number (NaN) on example {start + bad[0] + 1}, on the {side} "
-                f"prompt '{shorten(text)}'; mend the metric or leave the example out."
+                f"The metric of '{self.name}' is not a number ({what}) on example {self.offset + bad[0] + 1}, on "
+                f"{place}; mend the metric or leave the example out."
             )
 
     def with_metric(self, metric: Metric, model: Transformer | None = None) -> Task:

@@ -46,8 +46,7 @@ class Trials:
         size = batch_size_for(model, self.task, self.budget)
         self.batches = list(self.task.batches(size))
         self.ablator = Ablator(model, task, ablation, size)
-        metric = torch.cat([batch.score(batch.answers(model)) for batch in self.batches])
-        self.task.refuse_nan(metric)
+        metric = torch.cat([batch.checked_score(batch.answers(model)) for batch in self.batches])
         self.full = -float(metric.double().mean())
         self.loss = self.full
         self.at_once = 1
@@ -105,6 +104,11 @@ class Trials:
         total = torch.zeros(len(columns), dtype=torch.float64)
         for metric in self._metrics(columns):
             total -= metric.double().sum(1).cpu()
+        if not total.isfinite().all():
+            raise ValueError(
+                f"The metric of '{self.task.name}' is not a number once edges into "
+                f"{self.graph.readers[self._reader]} are ablated; mend the metric or choose other prompts."
+            )
         found: list[float] = (total / len(self.task)).tolist()
         return found
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from workbench.circuits.graph import Ranking
     from workbench.request import Request
 
+# get_args(Ablation), which a test sees to: --help is to come without torch.
+ABLATIONS = ("resample", "mean", "positional-mean", "zero", "optimal")
 _SHOWN = 12  # edges in the table; --json has them all
 
 
@@ -41,14 +43,16 @@ def discover(
     model: Annotated[str, typer.Option(help="Name, local folder or hub id.")] = "smollm2-135m",
     task: Annotated[str, typer.Option(help="Key of the task; see: workbench tasks.")] = "ioi",
     method: Annotated[str, typer.Option(help="Key of the method; see: workbench methods.")] = "eap-ig",
-    edges: Annotated[int, typer.Option(help="Edges of the circuit, before pruning.")] = 500,
+    edges: Annotated[
+        int | None, typer.Option(help="Edges of the circuit, before pruning; 500 or all if left out.")
+    ] = None,
     n: Annotated[int, typer.Option(help="Pairs of prompts.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Steps of EAP-IG; its own default is 5.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any option of the method, as name=value.")
     ] = None,
-    ablation: Annotated[str, typer.Option(help="What other edges carry: resample, mean, zero.")] = "resample",
+    ablation: Annotated[str, typer.Option(help=f"What other edges carry: {', '.join(ABLATIONS)}.")] = "resample",
     ranking: Annotated[str, typer.Option(help="Best by absolute or by signed score.")] = "absolute",
     greedy: Annotated[bool, typer.Option("--greedy", help="Grow the circuit from the logits.")] = False,
     threshold: Annotated[
@@ -69,10 +73,16 @@ def discover(
     store = RunStore(out)
     store.check_writable()
     from workbench import jobs
+    from workbench.circuits.methods import method as record_of
 
     if greedy and threshold is not None:
         raise ValueError("--greedy takes a number of edges and --threshold a score; give one of the two.")
     options = _options(settings or []) | ({} if steps is None else {"steps": steps})
+    said = _said(context)
+    if "ablation" in said and "ablation" in record_of(method).options:
+        options.setdefault("ablation", ablation)
+    if edges is None and threshold is None and not greedy:
+        threshold = _surviving(method, options)
     source = str(Path(model).expanduser().resolve()) if Path(model).expanduser().is_dir() else model
     request = jobs.Request(
         source,
@@ -81,7 +91,7 @@ def discover(
         seed,
         method,
         options,
-        edges,
+        jobs.Request.edges if edges is None else edges,
         cast("Ranking", ranking),  # jobs.check() refuses other words
         cast("Ablation", ablation),
         curve,
@@ -92,9 +102,10 @@ def discover(
     )
     if resume is not None:
         earlier = store.open(resume)
-        jobs.check_same_request(earlier, _named(context, request))
+        jobs.check_same_request(earlier, _named(said, request))
         request = jobs.request_of(earlier)
-    run = _found(request, store, fresh, None if resume is None else earlier)
+    default_size = edges is None and resume is None
+    run = _found(request, store, fresh, None if resume is None else earlier, default_size)
     if as_json:
         print_json(_as_json(run))
     else:
@@ -104,7 +115,7 @@ def discover(
         raise InterruptionError(f"Stopped; {what} in {run.folder}")
 
 
-def _found(request: Request, store: RunStore, fresh: bool, earlier: Run | None) -> Run:
+def _found(request: Request, store: RunStore, fresh: bool, earlier: Run | None, default_size: bool) -> Run:
     """The run of a request, and a word about where it comes from."""
     from workbench import jobs
     from workbench.models import load
@@ -114,6 +125,8 @@ def _found(request: Request, store: RunStore, fresh: bool, earlier: Run | None) 
     began = datetime.now(UTC)
     with stoppable() as stop, progress_bar() as bar:
         model = load(request.model, progress=bar)
+        if default_size:
+            request = jobs.with_default_size(request, model)
         task = jobs.task_of(earlier, model) if own and earlier is not None else None
         run = jobs.run_discovery(model, request, store, _passed_to(bar), stop, task=task, fresh=fresh, tell=complain)
     if run.info.finished and datetime.fromisoformat(run.info.finished) < began:
@@ -125,17 +138,28 @@ def _found(request: Request, store: RunStore, fresh: bool, earlier: Run | None) 
 _FIELDS = {"curve": "with_curve"}
 
 
-def _named(context: typer.Context, request: Request) -> dict[str, Any]:
-    """What the command line says of a request, without what it left to the defaults."""
-    from dataclasses import fields
-
-    said = {
+def _said(context: typer.Context) -> set[str]:
+    """Options that the command line names, as a request calls them."""
+    return {
         _FIELDS.get(name, name)
         for name in context.params
         if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
     }
+
+
+def _surviving(method: str, options: dict[str, Any]) -> float | None:
+    """The threshold of a method that has one of its own, such as ACDC's: the edges that survive it are the circuit."""
+    value = options.get("threshold")
+    given = isinstance(value, int | float) and not isinstance(value, bool)  # other words are refused by jobs.check()
+    return float(cast("float", value)) if given and method == "acdc" else None
+
+
+def _named(said: set[str], request: Request) -> dict[str, Any]:
+    """What the command line says of a request, without what it left to the defaults."""
+    from dataclasses import fields
+
     if said & {"greedy", "threshold"}:
-        said.add("construction")
+        said = said | {"construction"}
     given = {f.name: getattr(request, f.name) for f in fields(request) if f.name in said}
     return {**given, "options": request.options}
 

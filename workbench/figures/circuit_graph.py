@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.circuits.graph import Circuit, head_of, layer_of, node_of, part_of
-from workbench.figures.colours import BLUE, VERMILION, theme
+from workbench.figures.colours import theme
 from workbench.figures.figure import BODY, SMALL, Figure, frame, line
 from workbench.figures.places import BAR, Places, places
 from workbench.figures.routes import path, routes
@@ -19,7 +19,7 @@ WIDEST, THINNEST = 5.5, 0.6  # px
 # What an edge feeds: key, the legend's word. The order is the legend's.
 FEEDS = {"q": "query", "k": "key", "v": "value", "mlp": "MLP", "logits": "logits"}
 # Membership of an edge when two circuits are compared.
-SIDES = {"first": BLUE, "second": VERMILION, "both": theme("muted")}
+SIDES = {"first": theme("first"), "second": theme("second"), "both": theme("muted")}
 # The same where the second circuit is the true one: what an edge is, its colour and its dashes.
 VERDICTS = {
     "both": ("found", theme("q"), None),

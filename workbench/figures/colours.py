@@ -34,6 +34,8 @@ LIGHT = {
     "v": GREEN,
     "mlp": ORANGE,
     "logits": PURPLE,
+    "first": BLUE,
+    "second": VERMILION,
 }
 DARK = LIGHT | {
     "ground": "#14171c",
@@ -47,6 +49,8 @@ DARK = LIGHT | {
     "v": "#2FBF94",
     "mlp": "#F0B429",
     "logits": "#DE97BE",
+    "first": "#4FA3DC",
+    "second": "#F07F2E",
 }
 
 Scale = tuple[str, ...]

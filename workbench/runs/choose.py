@@ -20,7 +20,7 @@ CONSTRUCTIONS: dict[str, str] = {
 def choose(
     scores: Scores, how: Construction, n_edges: int | None, threshold: float | None, ranking: Ranking
 ) -> Circuit:
-    """The circuit of a ranking, dangling nodes pruned.
+    """The circuit of a ranking, dangling nodes pruned but where it is grown: there every edge is on a way to the logits.
 
     Args:
         scores: of every edge.
@@ -51,7 +51,7 @@ def choose(
         return scores.top(n_edges, ranking=ranking)
     from workbench.circuits.greedy import greedy
 
-    return greedy(scores, n_edges, ranking, prune=True)
+    return greedy(scores, n_edges, ranking)
 
 
 def size_in_words(settings: Mapping[str, Any], n_edges: int | None) -> str:

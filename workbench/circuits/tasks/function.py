@@ -147,7 +147,7 @@ def _try(model: Transformer, task: Task, called: str) -> None:
                 raise ValueError(
                     f"The metric {called} cannot be differentiated; make it of torch operations on floats."
                 )
-            batch.refuse_nan(found.detach(), side, start)
+            batch.refuse_nan(found.detach(), side)
 
 
 def _code_of(fn: Any) -> str:
