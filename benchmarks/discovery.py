@@ -62,7 +62,7 @@ def main() -> None:
         f"{name}, {n} prompts": round(peak_growth(lambda method=method, n=n: method(model, random_task(n))))
         for name, method in {
             "exact": lambda m, t: exact(m, t, budget=budget),
-            "ACDC": lambda m, t: acdc(m, t, threshold=1.0, budget=budget),
+            "ACDC": lambda m, t: acdc(m, t, threshold=0.005, budget=budget),
             "EAP-IG": lambda m, t: discover(m, t, "eap-ig", budget=budget),
         }.items()
         for n in (16, 64)

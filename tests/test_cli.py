@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
@@ -18,8 +18,10 @@ from typer.testing import CliRunner
 
 from workbench import cli
 from workbench.circuits import tasks
+from workbench.circuits.activations import Ablation
 from workbench.circuits.graph import Graph
 from workbench.cli import console
+from workbench.cli.discovery import ABLATIONS
 from workbench.export import FORMATS
 from workbench.models import registry
 from workbench.runs import RunStore
@@ -341,6 +343,12 @@ def test_a_busy_port_is_said_before_anything_starts_with_a_free_one(workbench, m
         (["discover", "--set", "steps"], "name=value"),
         (["discover", "--set", "stepz=3"], "has no option 'stepz'"),
         (["discover", "--method", "eap", "--steps", "3"], "has no option 'steps'"),
+        (["discover", "--set", "steps=1.5"], "takes a whole number, not 1.5"),
+        (["discover", "--set", "steps=true"], "takes a whole number, not True"),
+        (["discover", "--set", "progress=3"], "has no option 'progress'"),
+        (["discover", "--method", "acdc", "--set", "threshold=abc"], "takes a number or null, not 'abc'"),
+        (["bench", "--set", "eap-ig.steps=x"], "takes a whole number, not 'x'"),
+        (["bench", "--set", "eap-ig.keep=x"], "has no option 'keep'"),
         (["discover", "--out", "/proc/nowhere"], "Cannot write runs to '/proc/nowhere'"),
         (["models", "get", "smolm2"], "did you mean 'smollm2-135m'"),
         (["runs", "show", "nothing"], "There is no run 'nothing'"),
@@ -374,6 +382,43 @@ def test_more_edges_than_the_model_has_are_refused_before_the_work(workbench, mi
     result = workbench("discover", "--model", micro_folder, "--edges", "100000", "--out", tmp_path)
     one_line(result, r"100,000 edges are more than the \d+ of micro-llama")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_number_of_edges_a_small_graph_is_taken_whole(workbench, micro_folder, tmp_path):
+    asked = ["discover", "--model", micro_folder, "--n", 4, "--method", "random", "--no-curve", "--json"]
+    data = workbench(*asked, "--out", tmp_path).json
+    assert data["n_edges"] == data["settings"]["edges"] == min(500, Graph(2, 4).n_edges)
+    grown = workbench(*asked, "--edges", 3, "--greedy", "--out", tmp_path).json
+    assert len(grown["edges"]) == 3
+
+
+def test_a_task_of_another_kind_is_said_before_the_number_of_edges(workbench, micro_folder, tmp_path):
+    asked = ["discover", "--model", micro_folder, "--task", "digits", "--edges", 100_000, "--out", tmp_path]
+    one_line(workbench(*asked), "digits")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_edges_that_survive_acdc_are_its_circuit(workbench, micro_folder, tmp_path):
+    asked = ["discover", "--model", micro_folder, "--n", 2, "--no-curve", "--json", "--out", tmp_path]
+    sizes = [abs(edge["score"]) for edge in workbench(*asked, "--method", "exact", "--edges", 40).json["edges"]]
+    limit = sorted(sizes)[len(sizes) // 2]
+    data = workbench(*asked, "--method", "acdc", "--set", f"threshold={limit}").json
+    assert (data["settings"]["construction"], data["settings"]["threshold"]) == ("threshold", limit)
+    assert data["edges"]
+    assert min(abs(edge["score"]) for edge in data["edges"]) >= limit
+    sized = workbench(*asked, "--method", "acdc", "--set", f"threshold={limit}", "--edges", 30).json
+    assert sized["n_edges"] == 30
+
+
+def test_an_ablation_that_is_named_reaches_hisp_and_the_default_does_not(workbench, micro_folder, tmp_path):
+    asked = ["discover", "--model", micro_folder, "--n", 2, "--method", "hisp", "--no-curve", "--json"]
+    for named, used in (([], "zero"), (["--ablation", "resample"], "resample"), (["--ablation", "mean"], "mean")):
+        data = workbench(*asked, *named, "--out", tmp_path).json
+        assert data["settings"]["options"]["ablation"] == used
+
+
+def test_help_names_every_ablation():
+    assert get_args(Ablation) == ABLATIONS
 
 
 def test_an_unexpected_error_is_one_line_and_its_traceback_is_to_be_had(workbench, monkeypatch):

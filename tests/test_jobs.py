@@ -205,6 +205,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"task": "oi"}, "did you mean 'ioi'"),
     ({"method": "eap-gi"}, "did you mean 'eap-ig'"),
     ({"options": {"steps": 3}}, "has no option 'steps'"),
+    ({"options": {"budget": "abc"}}, "positive whole number of bytes, not 'abc'"),
+    ({"options": {"budget": -1}}, "positive whole number of bytes, not -1"),
+    ({"options": {"progress": 3}}, "has no option 'progress'"),
+    ({"options": {"resume": 3}}, "has no option 'resume'"),
+    ({"options": {"keep": 3}}, "has no option 'keep'"),
+    ({"method": "eap-ig", "options": {"steps": 1.5}}, "'steps' of the method 'eap-ig' takes a whole number, not 1.5"),
+    ({"method": "eap-ig", "options": {"steps": [1]}}, r"whole number, not \[1\]"),
+    ({"method": "eap-ig", "options": {"steps": True}}, "whole number, not True"),
+    ({"method": "acdc", "options": {"threshold": "abc"}}, "'threshold' .* takes a number or null, not 'abc'"),
+    ({"method": "acdc", "options": {"threshold": float("nan")}}, "takes a number or null, not nan"),
+    ({"method": "acdc", "options": {"order": "up"}}, "takes reverse, forward, not 'up'"),
+    ({"method": "relp", "options": {"attention_rule": "maybe"}}, "takes true or false, not 'maybe'"),
+    ({"method": "relp", "options": {"attention_rule": 1}}, "takes true or false, not 1"),
+    ({"method": "random", "options": {"seed": "x"}}, "takes a whole number, not 'x'"),
+    ({"task": "digits", "edges": 10**6}, "digits"),
     ({"ranking": "best"}, "Unknown ranking 'best'"),
     ({"ablation": "none"}, "Unknown ablation 'none'"),
     ({"n": 0}, "at least one pair"),
@@ -281,7 +296,8 @@ def test_a_circuit_can_be_grown_or_cut_at_a_score(model, store):
     plain = replace(REQUEST, with_curve=False)
     scores = jobs.run_discovery(model, plain, store).scores
     grown = jobs.run_discovery(model, replace(plain, construction="greedy", edges=12), store)
-    assert grown.circuit().edges == greedy(scores, 12, prune=True).edges
+    assert grown.circuit().edges == greedy(scores, 12).edges
+    assert len(grown.circuit().edges) == 12
     cut = float(scores.values.abs().flatten().topk(40).values[-1])
     above = jobs.run_discovery(model, replace(plain, construction="threshold", threshold=cut), store)
     assert above.circuit().edges == scores.above(cut).edges
@@ -310,6 +326,24 @@ def test_only_prompts_that_the_model_does(model, store):
     assert run.info.check["accuracy"] == 1
     assert jobs.request_of(run).only_done
     assert jobs.task_of(run, model).clean_text == run.info.prompts["clean"]
+
+
+def test_hisp_keeps_its_own_ablation_unless_another_is_named():
+    own = jobs.check(replace(REQUEST, method="hisp"))
+    assert own == {"ablation": "zero", "normalise": False}
+    assert jobs.check(replace(REQUEST, method="hisp", ablation="mean"))["ablation"] == "mean"
+    assert jobs.check(replace(REQUEST, method="hisp", options={"ablation": "resample"}))["ablation"] == "resample"
+    assert jobs.check(replace(REQUEST, ablation="zero"))["ablation"] == "zero"
+
+
+@pytest.mark.parametrize("method", ["eap", "relp", "hisp", "atp", "eap-ig"])
+def test_kl_is_warned_about_where_the_scores_are_nothing(model, store, method):
+    asked = replace(REQUEST, method=method, metric="kl", with_curve=False)
+    run = jobs.run_discovery(model, asked, store)
+    size = jobs.run_discovery(model, replace(asked, metric=None), store).scores.values.abs().max()
+    vanishes = bool(run.scores.values.abs().max() < 1e-4 * size)
+    assert vanishes == ("gradient of kl is 0" in run.info.note)
+    assert vanishes == (method != "eap-ig")
 
 
 # -- going on --------------------------------------------------------------------------------------------------

@@ -91,6 +91,21 @@ def test_a_cost_counts_a_backward_as_two_forwards(model: Transformer) -> None:
     assert [duration(s) for s in (0.1, 90, 600, 7200, 10**6)] == ["1 s", "90 s", "10 min", "2 h", "12 days"]
 
 
+def test_learned_masks_cost_their_steps_on_a_few_prompts_and_where_they_start(model: Transformer) -> None:
+    known = {record.key: record for record in methods()}
+    cost = cost_of(known["edge-pruning"], model, {"steps": 20, "prompts": 8}, 2.0, pairs=32)
+    assert cost is not None
+    assert (cost.forwards, cost.seconds) == (20 * 10 * 8 / 32, 100.0)
+    started = cost_of(known["learned-ranking"], model, {"start": "eap", "steps": 20, "prompts": 99}, 2.0, pairs=32)
+    alone = cost_of(known["eap"], model, {}, 2.0)
+    assert started is not None
+    assert alone is not None
+    assert started.seconds == pytest.approx(alone.seconds + 20 * 10 * 2.0)
+    free = cost_of(known["random"], model, {}, 2.0)
+    assert free is not None
+    assert free.words == "next to nothing"
+
+
 def test_readiness_is_the_self_check(model: Transformer) -> None:
     task = tasks.load("ioi", model, n=5)
     found = readiness(model, task)

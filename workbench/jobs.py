@@ -255,7 +255,7 @@ def _steps(job: _Job, writer: RunWriter, before: Before, say: _Voice, timings: d
     writer.update(prompts=prompts | own_answers(model, task))
     with _timed(timings, "check"):
         found = task.check(model)
-    notes = (found.warning or "", note_on(request.method, task.metric_name))
+    notes = (found.warning or "", note_on(request.method, task.metric_kind))
     writer.update(check=asdict(found), note=" ".join(filter(None, notes)))
     scores = before.scores
     if scores is None:

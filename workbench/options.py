@@ -23,7 +23,7 @@ BACKWARD = 2.0
 # A step of a learned mask: a circuit's forward and backward on a few prompts, in plain forwards of these.
 LEARNED_STEP = 10.0
 # The check runs the circuit and the ablated model, then the sizes of the curve in three orders (the whole graph once).
-CHECKED = 25
+CHECKED = 30
 # A circuit's run in plain forwards: every reader adds up its own inputs. Measured on SmolLM2-135M.
 CIRCUIT = 1.5
 

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 import workbench.app
 from tests import micro
-from workbench.app import own_prompts, state
+from workbench.app import ask, own_prompts, state
 from workbench.circuits import Circuit, Method, evaluate, methods, tasks
 from workbench.circuits.greedy import greedy
 from workbench.jobs import Request, run_discovery, task_of
@@ -94,6 +94,8 @@ def test_a_run_in_the_address_is_shown_with_its_numbers(run: Run) -> None:
     assert run.report is not None
     assert app.metric[0].value == f"{run.report.faithfulness:.0%}"
     assert "Click a head" in words(app)
+    assert "ioi · eap-ig · 60 edges" in words(app).replace("\\", "")
+    assert f"{run.info.model['name']} · 6 pairs" in words(app).replace("\\", "")
 
 
 def test_a_selected_head_shows_its_edges_and_pattern(run: Run) -> None:
@@ -138,6 +140,14 @@ def test_a_failed_and_a_stopped_run_say_so(run: Run) -> None:
     said = json.loads(file.read_text())
     file.write_text(json.dumps(said | {"status": "failed", "error": "The disk is full."}))
     assert "This run failed: The disk is full." in words(opened(run=run.id))
+    settings = said["settings"] | {"construction": "threshold", "threshold": 1e6}
+    with pytest.raises(ValueError, match="edge") as reason:
+        run.scores.above(1e6)
+    failed = {"status": "failed", "error": str(reason.value), "settings": settings, "report": None, "curve": None}
+    file.write_text(json.dumps(said | failed))
+    app = opened(run=run.id)
+    assert [str(reason.value) in e.value for e in app.error] == [True]
+    assert "go-on" not in [b.key for b in app.button]
     file.write_text(json.dumps(said | {"status": "stopped", "report": None, "curve": None}))
     text = words(opened(run=run.id))
     assert "This run was stopped" in text
@@ -208,6 +218,65 @@ def test_a_circuit_is_chosen_as_asked(
     assert run.report.n_edges == wanted.n_edges > 0
 
 
+def test_a_model_that_is_loaded_shows_its_own_tasks_at_once(
+    store: RunStore, model: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the real at_hand
+    monkeypatch.setenv("WORKBENCH_RUNS", str(store.root))
+    of_kind = registry.find("smollm2-135m")
+    fitting = [record for record in tasks.for_model(model) if record.key != "ioi"]
+    monkeypatch.setattr(registry, "names", lambda *_: ["micro"])
+    monkeypatch.setattr(registry, "installed", lambda name: True)
+    monkeypatch.setattr(registry, "find", lambda name: of_kind)
+    monkeypatch.setattr(state, "_loaded", lambda name: model)
+    monkeypatch.setattr(tasks, "for_model", lambda model: fitting)
+    ask._fitting.clear()
+    try:
+        task = opened().selectbox(key="task")
+    finally:
+        ask._fitting.clear()
+    assert task.options == [*(record.title for record in fitting), "Your own prompts"]
+    assert task.value == fitting[0].key
+
+
+def test_no_other_task_is_searched_than_the_one_that_is_shown(
+    store: RunStore, only_micro: None, model: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = asking(n=4, edges=30, method="eap", task="induction")
+    fitting = [record for record in tasks.for_model(model) if record.key != "induction"]
+    monkeypatch.setattr(tasks, "for_model", lambda model: fitting)  # known only after the page was drawn
+    ask._fitting.clear()
+    try:
+        app.button[0].click().run(timeout=60)
+        assert any("cannot be asked the task 'induction'" in str(w.value) for w in app.warning)
+        assert not store.list()
+        app.button[0].click().run(timeout=60)
+    finally:
+        ask._fitting.clear()
+    assert not app.error
+    (info,) = store.list()
+    assert info.task["name"] == fitting[0].key
+
+
+def test_a_choice_outlives_a_visit_to_another_page() -> None:
+    def script() -> None:
+        import streamlit as st
+
+        from workbench.app import state
+
+        if st.toggle("elsewhere"):
+            st.query_params.clear()  # as Streamlit does on another page
+        else:
+            state.choice("Task", {"a": "A", "b": "B"}, "task")
+
+    app = AppTest.from_function(script).run()
+    app.selectbox(key="task").select("b").run()
+    app.toggle[0].set_value(True).run()
+    assert "task" not in app.session_state
+    app.toggle[0].set_value(False).run()
+    assert app.selectbox(key="task").value == "b"
+
+
 def test_tasks_are_those_that_the_model_can_be_asked_and_how_well_it_does_is_said_first(
     store: RunStore, only_micro: None, model: Transformer
 ) -> None:
@@ -268,6 +337,16 @@ def test_a_line_of_own_prompts_that_cannot_be_used_is_named(model: Transformer) 
         own_prompts.task_from(model, [])
 
 
+def test_a_file_that_is_no_text_is_one_sentence(store: RunStore, only_micro: None) -> None:
+    app = asking(task="own")
+    app.file_uploader(key="own-file").upload("mine.csv", b"\xff\xfe\x00\x9d").run()
+    assert not app.exception
+    assert "The task file mine.csv is not UTF-8 text" in words(app).replace("\\", "")
+    app.button[0].click().run(timeout=60)
+    assert "is not UTF-8 text" in app.error[0].value
+    assert not store.list()
+
+
 def test_a_file_of_own_prompts_is_a_task_that_hangs_on_no_file(model: Transformer) -> None:
     text = "clean,corrupted,right,wrong\n John gave a, Mary gave a, Mary| John, Tom\n"
     task = own_prompts.task_from(model, [{"file": "ioi.csv", "text": text}])
@@ -285,6 +364,7 @@ def test_a_head_that_is_switched_off_shows_what_that_does(run: Run, model: Trans
     app = opened(run=run.id, node=name)
     app.button(key=f"switch-{name}").click().run()
     assert app.query_params["off"] == name
+    assert "The next token of prompt 0:" in words(app).replace("\\", "")
     task = tasks.load("ioi", model, n=6)
     graph = run.graph
     mask = graph.mask.clone()
@@ -298,6 +378,7 @@ def test_a_head_that_is_switched_off_shows_what_that_does(run: Run, model: Trans
 def test_several_parts_are_off_at_once_and_can_be_put_back(run: Run, only_micro: None) -> None:
     edge = max(run.circuit().edges, key=run.circuit().score)
     app = opened(run=run.id, off=f"a0.h0,{edge},nonsense,a99.h1,logits")
+    assert app.query_params["off"] in (f"a0.h0,{edge}", [f"a0.h0,{edge}"])
     assert {b.key for b in app.button if str(b.key).startswith("back-")} == {"back-a0.h0", f"back-{edge}", "back-all"}
     app.button(key="back-a0.h0").click().run()
     assert app.query_params["off"] == edge
@@ -331,6 +412,13 @@ def test_two_runs_are_compared(run: Run, other: Run, view: str) -> None:
     assert facts["eap"].tolist()[6] == f"{other.report.faithfulness:.2f}"
     files = app.selectbox(key="compare-what").options
     assert len(files) == (2 if view == "sides" else 3)
+
+
+def test_a_run_is_not_compared_with_itself(run: Run) -> None:
+    app = opened(run=run.id, **{"with": run.id})
+    assert "not compared with itself" in words(app)
+    assert "Faithfulness" in words(app)
+    assert "with" not in app.query_params
 
 
 @pytest.mark.parametrize("which", ["nothing-like-it", "../../etc"])

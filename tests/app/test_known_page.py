@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from workbench.circuits import discover, methods
 from workbench.circuits.known import known_models
 from workbench.circuits.known.examine import examine_made
 from workbench.circuits.known.programs import bundled, find
+from workbench.known_view import try_program
 from workbench.models.lookup import pick
 
 
@@ -180,6 +182,22 @@ def test_an_input_is_answered_beside_what_it_should_be() -> None:
     assert tried(app)[0] == ["<s>", "1", "0", "1"]
     assert tried(app)[1][1:] == tried(app)[2][1:] == ["2", "1", "2"]
     assert tried(app)[2][0] == ""
+
+
+def test_only_positions_that_are_asked_are_counted() -> None:
+    program = bundled(find("sort"))
+    source = random.Random(1)
+    drawn = (" ".join(program.task.draw(source)) for _ in range(3000))
+    text = next(text for text in drawn if try_program(program, text).errors == 1)
+    asked = sum(one is not None for one in program.task.oracle(text.split()))
+    assert asked < len(text.split())
+    app = opened(known="learned-sort", **{"try": text})
+    assert app.warning[0].value == f"1 answer of {asked} differs from what it should be."
+
+
+@pytest.mark.parametrize("key", [record.key for record in known_models() if record.kind == "program"])
+def test_a_learned_program_starts_with_an_input_that_it_does(key: str) -> None:
+    assert not opened(known=key).warning
 
 
 @pytest.mark.parametrize(

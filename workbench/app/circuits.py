@@ -131,7 +131,7 @@ def _header(run: Run, store: RunStore) -> None:
     """Title of the run, and what can be done with it."""
     left, middle, right = st.columns([5, 1, 1], vertical_alignment="center")
     left.subheader(title_of(run.info))
-    left.caption(asked_of(run.info))
+    st.caption(asked_of(run.info))
     with middle.popover("Compare", width="stretch", disabled=run.info.scores is None):
         _choose_other(run, store)
     with right.popover("Run", width="stretch"):

@@ -72,7 +72,13 @@ def _figures(card: dict[str, Any]) -> None:
         help="Of held-out inputs that nothing was chosen by.",
         width="content",
     )
-    row[1].metric("in the paper", f"{card['paper']:.2%}", border=True, help="Friedman, Wettig and Chen 2023, Table 1.")
+    row.metric(
+        "in the paper",
+        f"{card['paper']:.2%}",
+        border=True,
+        help="Friedman, Wettig and Chen 2023, Table 1.",
+        width="content",
+    )
     st.caption(f"All answers are right in {figures['whole']:.2%} of the held-out inputs.")
 
 

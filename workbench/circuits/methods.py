@@ -39,7 +39,6 @@ CostFn = Callable[[Transformer, Mapping[str, Any]], Passes]
 # Not settings of a method: they change how long it works and where it says so, never what it finds.
 _NOT_OPTIONS = ("budget", "progress", "resume", "keep")
 _SUPPORT = ("resume", "keep")
-_SUPPORT = ("resume", "keep")
 _ABLATIONS: tuple[str, ...] = get_args(Ablation)
 
 

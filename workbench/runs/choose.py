@@ -20,7 +20,7 @@ CONSTRUCTIONS: dict[str, str] = {
 def choose(
     scores: Scores, how: Construction, n_edges: int | None, threshold: float | None, ranking: Ranking
 ) -> Circuit:
-    """The circuit of a ranking, dangling nodes pruned but where it is grown: there every edge is on a way to the logits.
+    """The circuit of a ranking, dangling nodes pruned; but one that is grown is left as it is.
 
     Args:
         scores: of every edge.
