@@ -212,7 +212,7 @@ def test_a_circuit_is_chosen_as_asked(
     assert not app.error
     (info,) = store.list()
     run = finished(store, info.id)
-    wanted = greedy(run.scores, 20, prune=True) if construction == "greedy" else run.scores.above(1e-3)
+    wanted = greedy(run.scores, 20) if construction == "greedy" else run.scores.above(1e-3)
     assert run.circuit().edges == wanted.edges
     assert run.report is not None
     assert run.report.n_edges == wanted.n_edges > 0
