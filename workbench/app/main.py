@@ -14,7 +14,7 @@ def main() -> None:
     # A file of ours: Streamlit would fetch a named icon for the browser's tab from another host.
     icon = Path(__file__).with_name("icon.png")
     st.set_page_config(page_title="workbench", page_icon=str(icon), layout="wide")
-    st.html("<style>.stMainBlockContainer { padding: 2.5rem 2rem 3rem; }</style>")  # pictures need the room
+    st.html("<style>.stMainBlockContainer { padding: 4rem 2rem 3rem; }</style>")  # room for pictures, below the bar
     pages = [
         links.page_of("circuits"),
         links.page_of("head"),

@@ -93,7 +93,10 @@ def _options(slot: Slot, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The method's options: those asked for, and the ablation where it has one."""
     from workbench.circuits.methods import method
 
-    same = {"ablation": settings["ablation"]} if "ablation" in method(slot.method).options else {}
+    own = method(slot.method).options.get("ablation")
+    # A method with another default, such as zero, keeps it unless another ablation than the usual was asked for.
+    asked = own is not None and (own == "resample" or settings["ablation"] != "resample")
+    same = {"ablation": settings["ablation"]} if asked else {}
     return {**same, **settings["options"].get(slot.method, {})}
 
 
