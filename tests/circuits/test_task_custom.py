@@ -131,6 +131,13 @@ def test_a_bad_csv_is_one_sentence_with_the_line(model: Transformer, tmp_path: P
         (({**ROWS[0], "wrong": []},), "Line 1 of pairs.jsonl has no wrong answer"),
         ((ROWS[1], {"clean": "a", "right": "b"}), "Line 2 of pairs.jsonl lacks 'corrupted', 'wrong'"),
         (('{"clean": "a", "clean": "b"}',), "Line 1 of pairs.jsonl has 'clean' more than once"),
+        (
+            ({**ROWS[0], "corrupted": ROWS[0]["clean"]},),
+            "Line 1 of pairs.jsonl has the same clean and corrupted prompt",
+        ),
+        (({**ROWS[0], "wrong": ROWS[0]["right"]},), "Line 1 of pairs.jsonl has .* both as right and as wrong"),
+        (({**ROWS[0], "clean": "\ud800"},), "Line 1 of pairs.jsonl has a 'clean' with half a letter"),
+        (("[" * 100_000,), "Line 1 of pairs.jsonl is nested too deeply"),
     ],
 )
 def test_bad_json_lines_are_one_sentence_with_the_line(

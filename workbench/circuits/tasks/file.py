@@ -89,7 +89,25 @@ def _read(path: Path) -> Iterator[_Row]:
         raise ValueError(f"The task file {path.name} cannot be read ({error.strerror}).") from None
     if not text.strip():
         raise ValueError(f"The task file {path.name} is empty; write pairs with {_listed(COLUMNS)}.")
-    return _csv(text, path.name) if path.suffix.lower() == ".csv" else _json_lines(text, path.name)
+    rows = _csv(text, path.name) if path.suffix.lower() == ".csv" else _json_lines(text, path.name)
+    return _telling(rows, path.name)
+
+
+def _telling(rows: Iterator[_Row], file: str) -> Iterator[_Row]:
+    """Lines whose two sides differ.
+
+    Raises:
+        ValueError: naming the line whose prompts or answers are the same on both sides.
+    """
+    for number, row in rows:
+        if row["clean"] == row["corrupted"]:
+            raise ValueError(f"Line {number} of {file} has the same clean and corrupted prompt; change what matters.")
+        right, wrong = ({row[s]} if isinstance(row[s], str) else set(row[s]) for s in ("right", "wrong"))
+        if right & wrong:
+            raise ValueError(
+                f"Line {number} of {file} has {_listed(sorted(right & wrong))} both as right and as wrong."
+            )
+        yield number, row
 
 
 def _csv(text: str, file: str) -> Iterator[_Row]:
@@ -136,6 +154,8 @@ def _json_lines(text: str, file: str) -> Iterator[_Row]:
             row = json.loads(line, object_pairs_hook=partial(_unique, where))
         except json.JSONDecodeError as error:
             raise ValueError(f"{where} is no JSON ({error.msg} at character {error.pos + 1}).") from None
+        except RecursionError:
+            raise ValueError(f"{where} is nested too deeply; write texts and lists of texts.") from None
         if not isinstance(row, dict):
             raise ValueError(f'{where} is no object; write {{"clean": ..., "corrupted": ..., ...}}.')
         missing = [name for name in COLUMNS if name not in row]
@@ -146,6 +166,8 @@ def _json_lines(text: str, file: str) -> Iterator[_Row]:
             if not all(isinstance(entry, str) for entry in answers):
                 lists = " or a list of texts" if name in ("right", "wrong") else ""
                 raise ValueError(f"{where} has a '{name}' that is no text{lists}: {json.dumps(row[name])[:40]}.")
+            if any("\ud800" <= letter <= "\udfff" for entry in answers for letter in entry):
+                raise ValueError(f"{where} has a '{name}' with half a letter (a lone surrogate); mend its escapes.")
         yield number, row
 
 
