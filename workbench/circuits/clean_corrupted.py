@@ -13,7 +13,7 @@ from workbench.circuits.eap import scores_along
 from workbench.circuits.graph import Scores
 from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
-from workbench.circuits.sweep import BUDGET, Step, mean_over
+from workbench.circuits.sweep import BUDGET, Step, edge_means
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 
@@ -49,7 +49,5 @@ def clean_corrupted(
         ends = (clean.embed, ablated.embed.expand_as(clean.embed))
         return scores_along(model, batch, clean, ablated, ends, step) / 2
 
-    settings = {"ablation": ablation}
-    rest = Prompts(graph_of(model), task, "clean-corrupted", settings, resume, keep)
-    mean = mean_over(model, task, score, steps=2, ablation=ablation, budget=budget, progress=progress, rest=rest)
-    return mean.scores(model, task, "clean-corrupted", **settings)
+    rest = Prompts(graph_of(model), task, "clean-corrupted", {"ablation": ablation}, resume, keep)
+    return edge_means(model, rest, score, steps=2, budget=budget, progress=progress)

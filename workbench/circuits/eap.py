@@ -19,7 +19,7 @@ from workbench.circuits.attribution import edge_scores, reader_gradients, writer
 from workbench.circuits.graph import Scores
 from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
-from workbench.circuits.sweep import BUDGET, Step, check_steps, mean_over
+from workbench.circuits.sweep import BUDGET, Step, check_steps, edge_means
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 
@@ -63,10 +63,8 @@ def eap(
         step()
         return scores
 
-    settings = {"ablation": ablation}
-    rest = Prompts(graph_of(model), task, "eap", settings, resume, keep)
-    mean = mean_over(model, task, score, steps=1, ablation=ablation, budget=budget, progress=progress, rest=rest)
-    return mean.scores(model, task, "eap", **settings)
+    rest = Prompts(graph_of(model), task, "eap", {"ablation": ablation}, resume, keep)
+    return edge_means(model, rest, score, steps=1, budget=budget, progress=progress)
 
 
 def eap_ig(
@@ -98,10 +96,8 @@ def eap_ig(
         points = (torch.lerp(start, clean.embed, k / steps) for k in range(steps))
         return scores_along(model, batch, clean, ablated, points, step) / steps
 
-    settings = {"ablation": ablation, "steps": steps}
-    rest = Prompts(graph_of(model), task, "eap-ig", settings, resume, keep)
-    mean = mean_over(model, task, score, steps=steps, ablation=ablation, budget=budget, progress=progress, rest=rest)
-    return mean.scores(model, task, "eap-ig", **settings)
+    rest = Prompts(graph_of(model), task, "eap-ig", {"ablation": ablation, "steps": steps}, resume, keep)
+    return edge_means(model, rest, score, steps=steps, budget=budget, progress=progress)
 
 
 def scores_along(

@@ -29,7 +29,7 @@ from workbench.circuits.eap import scores_along
 from workbench.circuits.graph import Scores
 from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
-from workbench.circuits.sweep import BUDGET, Step, check_steps, mean_over
+from workbench.circuits.sweep import BUDGET, Step, check_steps, edge_means
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 
@@ -66,10 +66,8 @@ def eap_gp(
         path = gradient_path(model, batch, clean.embed, ablated.embed.expand_as(clean.embed), steps)
         return scores_along(model, batch, clean, ablated, path, step) / steps
 
-    settings = {"ablation": ablation, "steps": steps}
-    rest = Prompts(graph_of(model), task, "eap-gp", settings, resume, keep)
-    mean = mean_over(model, task, score, steps=steps, ablation=ablation, budget=budget, progress=progress, rest=rest)
-    return mean.scores(model, task, "eap-gp", **settings)
+    rest = Prompts(graph_of(model), task, "eap-gp", {"ablation": ablation, "steps": steps}, resume, keep)
+    return edge_means(model, rest, score, steps=steps, budget=budget, progress=progress)
 
 
 def gradient_path(

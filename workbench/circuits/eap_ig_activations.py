@@ -28,7 +28,7 @@ from workbench.circuits.attribution import (
 from workbench.circuits.graph import Graph, Scores
 from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
-from workbench.circuits.sweep import BUDGET, Step, check_steps, mean_over
+from workbench.circuits.sweep import BUDGET, Step, check_steps, edge_means
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 from workbench.models import taps as model_taps
@@ -79,12 +79,8 @@ def eap_ig_activations(
                 step()
         return values
 
-    settings = {"ablation": ablation, "steps": steps}
-    rest = Prompts(graph_of(model), task, "eap-ig-activations", settings, resume, keep)
-    mean = mean_over(
-        model, task, score, steps=steps * len(groups), ablation=ablation, budget=budget, progress=progress, rest=rest
-    )
-    return mean.scores(model, task, "eap-ig-activations", **settings)
+    rest = Prompts(graph_of(model), task, "eap-ig-activations", {"ablation": ablation, "steps": steps}, resume, keep)
+    return edge_means(model, rest, score, steps=steps * len(groups), budget=budget, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -129,9 +129,9 @@ class PatchedRun:
         run = heads if attn.is_softmax else list(range(n))
         columns = [self.graph.attention_readers(layer).start + part * n + h for part in range(3) for h in run]
         into_q, into_k, into_v = stream.into_attention(block, self._streams(columns, layer, False, changes)).chunk(3)
-        q = _project(attn, attn.q, run, here.beside(into_q))
-        k = _project(attn, attn.k, run, here.beside(into_k))
-        v = _project(attn, attn.v, run, into_v)
+        q = project(attn, attn.q, here.beside(into_q), run)
+        k = project(attn, attn.k, here.beside(into_k), run)
+        v = project(attn, attn.v, into_v, run)
         z = attn.attend(*attn.place(q, k, here), v, here)  # batch pos head d_head
         z = z if len(run) == len(heads) else z[:, :, heads]
         dz = (z - self.ablated.z[layer][:, :, heads]).permute(2, 0, 1, 3)
@@ -187,14 +187,18 @@ class PatchedRun:
         return added.view(-1, *ablated.shape)
 
 
-def _project(attn: Attention, linear: torch.nn.Linear, heads: list[int], x: Tensor) -> Tensor:
-    """Each head's projection of its own input: [head batch pos d_model] -> [batch pos head d_head]."""
+def project(
+    attn: Attention, linear: torch.nn.Linear, x: Float[Tensor, "head batch pos d_model"], heads: list[int] | None = None
+) -> Float[Tensor, "batch pos head d_head"]:
+    """Each head's projection of its own input; of all heads, or of those in ``heads``."""
+    weight, bias = attn.heads_of(linear), attn.bias_of(linear)
+    if heads is not None:
+        weight, bias = weight[heads], None if bias is None else bias[heads]
     h, b, p, d = x.shape
-    projected = torch.bmm(x.reshape(h, b * p, d), attn.heads_of(linear)[heads].transpose(1, 2))
-    bias = attn.bias_of(linear)
+    projected = torch.bmm(x.reshape(h, b * p, d), weight.transpose(1, 2))
     if bias is not None:
-        projected = projected + bias[heads][:, None]
-    return projected.view(h, b, p, -1).permute(1, 2, 0, 3)
+        projected = projected + bias[:, None]
+    return projected.view(h, b, p, attn.cfg.d_head).permute(1, 2, 0, 3)
 
 
-__all__ = ["PatchedRun"]
+__all__ = ["PatchedRun", "project"]

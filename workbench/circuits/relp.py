@@ -26,7 +26,7 @@ from workbench.circuits.attribution import edge_scores, reader_gradients, writer
 from workbench.circuits.graph import Scores
 from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
-from workbench.circuits.sweep import BUDGET, Step, mean_over
+from workbench.circuits.sweep import BUDGET, Step, edge_means
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 from workbench.models.blocks import MLP
@@ -71,10 +71,10 @@ def relp(
         step()
         return scores
 
-    settings = {"ablation": ablation, "attention_rule": attention_rule}
-    rest = Prompts(graph_of(model), task, "relp", settings, resume, keep)
-    mean = mean_over(model, task, score, steps=1, ablation=ablation, budget=budget, progress=progress, rest=rest)
-    return mean.scores(model, task, "relp", **settings)
+    rest = Prompts(
+        graph_of(model), task, "relp", {"ablation": ablation, "attention_rule": attention_rule}, resume, keep
+    )
+    return edge_means(model, rest, score, steps=1, budget=budget, progress=progress)
 
 
 def rules(model: Transformer, *, attention_rule: bool = False) -> dict[str, Tap]:

@@ -27,10 +27,9 @@ from torch import Tensor
 
 from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, WriterOutputs, graph_of
-from workbench.circuits.patching import PatchedRun
+from workbench.circuits.patching import PatchedRun, project
 from workbench.circuits.task import Task
 from workbench.models import Transformer
-from workbench.models.attention import Attention
 
 Buffer = Float[Tensor, "writers batch pos d_model"]
 
@@ -102,7 +101,7 @@ class SoftRun:
         normed = block.ln1(resid)
         beside = normed if added is None else normed + added[:, : self.start]
         parts = zip((block.attn.q, block.attn.k, block.attn.v), (beside, beside, normed), strict=True)
-        return [_project(block.attn, part, x.expand(self.graph.n_heads, *x.shape)) for part, x in parts]
+        return [project(block.attn, part, x.expand(self.graph.n_heads, *x.shape)) for part, x in parts]
 
     def metric(self, mask: Float[Tensor, "writers readers"]) -> Float[Tensor, " batch"]:
         """The task's metric of each example; differentiable with respect to ``mask``."""
@@ -177,7 +176,7 @@ class SoftRun:
         if here.added is not None:
             into_q, into_k = into_q + here.added[:, self.start :], into_k + here.added[:, self.start :]
         q, k, v = (
-            torch.cat((begin, _project(attn, linear, into)), 1)
+            torch.cat((begin, project(attn, linear, into)), 1)
             for begin, linear, into in zip(
                 self.begin[layer], (attn.q, attn.k, attn.v), (into_q, into_k, into_v), strict=True
             )
@@ -223,16 +222,6 @@ def _share_out(
     flat = pulled.reshape(len(pulled), -1)
     found[:writers, readers] = changes[:writers].view(writers, -1) @ flat.T
     into[:writers].view(writers, -1).addmm_(mask[:writers, readers], flat)
-
-
-def _project(attn: Attention, linear: torch.nn.Linear, x: Tensor) -> Float[Tensor, "batch pos head d_head"]:
-    """Each head's projection of its own input [head batch pos d_model]."""
-    h, b, p, d = x.shape
-    projected = torch.bmm(x.reshape(h, b * p, d), attn.heads_of(linear).transpose(1, 2))
-    bias = attn.bias_of(linear)
-    if bias is not None:
-        projected = projected + bias[:, None]
-    return projected.view(h, b, p, attn.cfg.d_head).permute(1, 2, 0, 3)
 
 
 __all__ = ["SoftRun", "check_soft", "shared_start"]

@@ -109,6 +109,26 @@ def mean_over(
     return Mean(total / finished, finished, finished == len(task))
 
 
+def edge_means(
+    model: Transformer, rest: Prompts, score: BatchScore, *, steps: int, budget: int, progress: ProgressFn | None
+) -> Scores:
+    """:func:`mean_over` of scores of edges, as the result of a method that can be taken up again.
+
+    Args:
+        model: the model.
+        rest: the search: its task, method and settings (``ablation`` among them), and what was scored before.
+        score, steps, budget, progress: as in :func:`mean_over`.
+
+    Raises:
+        ValueError, Stopped: as :func:`mean_over`.
+    """
+    ablation = rest.settings["ablation"]
+    mean = mean_over(
+        model, rest.task, score, steps=steps, ablation=ablation, budget=budget, progress=progress, rest=rest
+    )
+    return mean.scores(model, rest.task, rest.method, **rest.settings)
+
+
 def check_steps(method: str, steps: int) -> None:
     """Refuse a number of steps below 1.
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.circuits.activations import WriterOutputs, graph_of
+from workbench.circuits.activations import graph_of
 from workbench.models import Transformer
 from workbench.models.attention import Attention
 
@@ -85,6 +85,3 @@ def _project(attn: Attention, linear: torch.nn.Linear, x: Float[Tensor, "batch h
     projected = torch.einsum("bhpd,hed->bphe", x, attn.heads_of(linear))
     bias = attn.bias_of(linear)
     return projected if bias is None else projected + bias
-
-
-__all__ = ["WriterOutputs", "interchanged", "outputs"]
