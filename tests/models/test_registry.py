@@ -166,6 +166,21 @@ def test_progress_counts_up_to_its_total_in_every_step(shelf, quick):
         assert steps[-1][0] == steps[-1][1] > 0
 
 
+def test_folders_that_pip_removes_while_its_progress_is_measured_do_no_harm(tmp_path, monkeypatch):
+    (tmp_path / "kept.bin").write_bytes(b"12345")
+    (tmp_path / "gone").mkdir()
+    look = os.scandir
+
+    def scandir(place):
+        if os.fspath(place).endswith("gone"):
+            Path(place).rmdir()
+        return look(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert wheels._bytes_in(tmp_path, tmp_path / "never") == 5
+    assert not (tmp_path / "gone").exists()
+
+
 # -- bundled models --------------------------------------------------------------------------------------------
 
 

@@ -42,12 +42,13 @@ def download(key: str, wheel: Wheel, building: Path, progress: Progress) -> Path
 
 
 def _bytes_in(*folders: Path) -> int:
-    """Bytes of the files under the folders; the files may come and go meanwhile."""
+    """Bytes of the files under the folders; files and folders may come and go meanwhile."""
     total = 0
     for folder in folders:
-        for file in folder.rglob("*"):
-            with contextlib.suppress(OSError):
-                total += file.stat().st_size if file.is_file() else 0
+        for place, _, names in os.walk(folder):  # a folder that has gone is passed over; Path.rglob would raise
+            for name in names:
+                with contextlib.suppress(OSError):
+                    total += (Path(place) / name).stat(follow_symlinks=False).st_size
     return total
 
 
