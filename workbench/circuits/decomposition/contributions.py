@@ -1,0 +1,126 @@
+"""What many sources give to one target: sources x prompts on the batch axis, within a memory budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.circuits.decomposition.baselines import Baseline
+from workbench.circuits.decomposition.propagate import Prompts, Source, Sweep
+from workbench.circuits.decomposition.rules import Rule
+from workbench.circuits.decomposition.targets import Target, check_before
+from workbench.circuits.progress import Reporter
+from workbench.models import Transformer
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What sources give to a target.
+
+    Attributes:
+        values: [source, batch], in ``unit``; NaN for sources that were not reached before the search was stopped.
+        whole: [batch] the target's own value.
+        sources: name of each source.
+        target: what was read.
+        unit: of the values.
+        rule: key of the rule.
+        baseline: what the sources were compared with.
+    """
+
+    values: Float[Tensor, "source batch"]
+    whole: Float[Tensor, " batch"]
+    sources: tuple[str, ...]
+    target: str
+    unit: str
+    rule: str
+    baseline: str
+
+    @property
+    def mean(self) -> Float[Tensor, " source"]:
+        """Mean over prompts."""
+        return self.values.mean(1)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every source was reached."""
+        return not bool(self.values.isnan().any())
+
+
+def carry(
+    rule: Rule,
+    prompts: Prompts,
+    sources: Sequence[Source],
+    baseline: Baseline,
+    target: Target,
+    *,
+    budget: int,
+    report: Reporter,
+) -> tuple[Float[Tensor, "source batch"], Float[Tensor, " batch"]]:
+    """What each source gives to the target, and the target's own value.
+
+    Sources go in the order of computation, as many at once as the budget has room for; one step of ``report`` is one
+    source. Stopped early, the rest are NaN.
+    """
+    order = sorted(range(len(sources)), key=lambda i: sources[i].first)
+    values = torch.full((len(sources), len(prompts)), torch.nan)
+    whole: Tensor | None = None
+    size = sources_that_fit(prompts, budget)
+    for start in range(0, len(order), size):
+        if not report.going:
+            break
+        chosen = order[start : start + size]
+        sweep = Sweep(rule, prompts, [sources[i] for i in chosen], baseline)
+        with torch.no_grad():
+            found, whole = target.read(sweep)
+        values[chosen] = sweep.in_given_order(found).float().cpu()
+        for _ in chosen:
+            report.step()
+    if whole is None:
+        whole = torch.full((len(prompts),), torch.nan)
+    return values, whole.float().cpu()
+
+
+def bytes_of(model: Transformer, width: int) -> int:
+    """Bytes that the parts of one source take for one prompt of ``width`` positions while they pass a layer."""
+    cfg = model.cfg
+    floats = width * (8 * cfg.d_model + 5 * cfg.d_mlp + 10 * cfg.n_heads * cfg.d_head)
+    floats += 6 * cfg.n_heads * width * width
+    floats += 3 * cfg.n_out
+    return 4 * floats
+
+
+def sources_that_fit(prompts: Prompts, budget: int) -> int:
+    """How many sources can be carried at once.
+
+    Raises:
+        ValueError: not even one; the message says what one takes.
+    """
+    one = bytes_of(prompts.model, prompts.width) * len(prompts)
+    if one > budget:
+        raise ValueError(
+            f"A budget of {budget / 2**20:.0f} MiB is too small: one source takes {one / 2**20:.0f} MiB for "
+            f"{len(prompts)} prompts of {prompts.width} positions. Give more, or fewer prompts at once."
+        )
+    return max(1, budget // one)
+
+
+def prompts_that_fit(model: Transformer, width: int, n: int, budget: int) -> int:
+    """How many prompts to take at once so that at least one source fits, and no more than ``n``.
+
+    Raises:
+        ValueError: not even one prompt.
+    """
+    one = bytes_of(model, width)
+    if one > budget:
+        raise ValueError(
+            f"A budget of {budget / 2**20:.0f} MiB is too small for one source: one prompt of {width} positions takes "
+            f"{one / 2**20:.0f} MiB."
+        )
+    return min(n, budget // one)
+
+
+__all__ = ["Contributions", "carry", "check_before", "prompts_that_fit", "sources_that_fit"]

@@ -1,0 +1,217 @@
+"""One forward sweep that carries the parts of many sources through a model.
+
+What comes before the first source is computed once for all, in one plain run. A source joins at its own place; before
+that nothing is computed for it, and nothing behind the last place that is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.circuits.decomposition import flow
+from workbench.circuits.decomposition.baselines import Baseline
+from workbench.circuits.decomposition.parts import Parts, rows, unrows
+from workbench.circuits.decomposition.rules import Rule
+from workbench.circuits.decomposition.sites import STEPS, Site
+from workbench.models import Transformer
+from workbench.models.attention import Positions
+from workbench.models.blocks import Block
+from workbench.models.readout import pooled
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts, run once.
+
+    Attributes:
+        model: the model.
+        tokens: as it was given them.
+        mask: [batch, pos] 1 for real positions, where the model would see padding; None elsewhere.
+        lengths: [batch] positions of each prompt.
+        positions: what each layer's attention needs to know.
+        resid: the stream that enters each layer, and the one that leaves the last: [1, batch, pos, d_model].
+    """
+
+    model: Transformer
+    tokens: Tensor
+    mask: Int[Tensor, "batch pos"] | None
+    lengths: Int[Tensor, " batch"]
+    positions: list[Positions]
+    resid: list[Float[Tensor, "1 batch pos d_model"]]
+
+    @classmethod
+    def run(cls, model: Transformer, tokens: Tensor, mask: Tensor | None, lengths: Tensor | None = None) -> Prompts:
+        """One plain forward without gradients, up to the end of the last block."""
+        names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
+        if mask is None and not model.cfg.causal:
+            mask = model.text.mask_of(tokens)
+        with torch.no_grad():
+            last, cache = model.run_with_cache(tokens, names, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
+            positions, _ = model.positions(tokens, mask)
+        resid = [*(cache[name][None] for name in names), last[None]]
+        width = last.shape[1]
+        if lengths is None:
+            lengths = torch.full((len(last),), width) if mask is None else mask.long().sum(1)
+        return cls(model, tokens, mask, lengths.to(last.device), positions, resid)
+
+    def __len__(self) -> int:
+        return self.resid[0].shape[1]
+
+    @property
+    def width(self) -> int:
+        """Positions of the longest prompt."""
+        return self.resid[0].shape[2]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Places whose activations, less their baseline, are one relevant part.
+
+    Attributes:
+        name: what it is called.
+        sites: the places.
+    """
+
+    name: str
+    sites: tuple[Site, ...]
+
+    @property
+    def first(self) -> int:
+        """The first of its places in the order of computation."""
+        return min(site.order for site in self.sites)
+
+
+class Sweep:
+    """Carries the parts of several sources through a model.
+
+    Args:
+        rule: how they are carried.
+        prompts: of which prompts.
+        sources: in any order.
+        baseline: what the sources are compared with.
+    """
+
+    def __init__(self, rule: Rule, prompts: Prompts, sources: Sequence[Source], baseline: Baseline) -> None:
+        self.rule, self.prompts, self.model, self.baseline = rule, prompts, prompts.model, baseline
+        self.order = sorted(range(len(sources)), key=lambda i: sources[i].first)
+        self.sources = [sources[i] for i in self.order]
+        self.sites: dict[int, list[tuple[int, Site]]] = {}
+        for row, source in enumerate(self.sources):
+            for site in source.sites:
+                self.sites.setdefault(site.order, []).append((row, site))
+
+    @property
+    def start(self) -> int:
+        """The first layer in which a source stands."""
+        return min(self.sites) // STEPS
+
+    def run(self, keep: Sequence[str] = (), until: int | None = None) -> tuple[Parts, dict[str, Parts]]:
+        """The parts of the stream that leaves the last block, or that enters block ``until``.
+
+        Args:
+            keep: hook names of block activations to keep as well: ``resid_pre``, ``q``, ``z``, ``mlp_out`` ... by
+                their full name.
+            until: the block to stop before.
+        """
+        kept: dict[str, Parts] = {}
+        wanted = set(keep)
+        stop = self.model.cfg.n_layers if until is None else until
+        total = self.prompts.resid[min(self.start, stop)]
+        x = Parts(total, total[:0])
+        for layer in range(self.start, stop):
+            x = self._block(layer, self.inject(x, STEPS * layer), kept, wanted)
+        if until is None:
+            x = self.inject(x, STEPS * stop)
+        return x, kept
+
+    def in_given_order(self, x: Tensor) -> Tensor:
+        """Rows [source, ...] in the order in which the sources were given."""
+        back = torch.empty(len(self.order), dtype=torch.long, device=x.device)
+        back[torch.tensor(self.order, device=x.device)] = torch.arange(len(self.order), device=x.device)
+        return x[back]
+
+    def inject(self, x: Parts, order: int) -> Parts:
+        """Let the sources at a place begin: there the relevant part is the activation less its baseline."""
+        here = self.sites.get(order)
+        if not here:
+            return x
+        x = x.joined_by(1 + max(row for row, source in enumerate(self.sources) if source.first <= order))
+        relevant = x.relevant.clone()
+        for row, site in here:
+            change = x.total[0] - self.baseline.at(site)
+            chosen: Bool[Tensor, "batch pos *"] = site.where(self.prompts.lengths, self.prompts.width)
+            chosen = chosen.view(*chosen.shape, *[1] * (change.ndim - 2))
+            if site.kind == "head":
+                heads = torch.zeros(change.shape[2], dtype=torch.bool, device=change.device)
+                heads[list(site.heads)] = True
+                chosen = chosen & heads[:, None]
+            relevant[row] = torch.where(chosen, change, relevant[row])
+        return Parts(x.total, relevant)
+
+    def _block(self, layer: int, x: Parts, kept: dict[str, Parts], wanted: set[str]) -> Parts:
+        block, name = self.model.blocks[layer], f"blocks.{layer}"
+        positions, rule = self.prompts.positions[layer], self.rule
+
+        def note(what: str, value: Parts) -> Parts:
+            if f"{name}.{what}" in wanted:
+                kept[f"{name}.{what}"] = value
+            return value
+
+        post = block.cfg.norm_place == "post"
+        note("hook_resid_pre", x)
+        normed = x if post else flow.norm(rule, x, block.ln1)
+        z = flow.attend(rule, normed, block.attn, positions, lambda what, value: note(f"attn.{what}", value))
+        z = note("attn.hook_z", self.inject(z, STEPS * layer + 1))
+        attended = self._write(block, z)
+        base = x.joined_by(len(attended.relevant))
+        mid = base.plus(attended)
+        if post:
+            mid = flow.norm(rule, mid, block.ln1)
+        if block.mlp is None:
+            return note("hook_resid_post", mid)
+        if post:
+            read = mid
+        elif block.ln2 is not None:
+            read = flow.norm(rule, base if block.cfg.parallel else mid, block.ln2)
+        else:
+            read = normed.joined_by(len(attended.relevant))
+        fed = flow.feed(rule, read, block.mlp)
+        if block.ln2_post is not None:
+            fed = flow.norm(rule, fed, block.ln2_post)
+        fed = note("hook_mlp_out", self.inject(fed, STEPS * layer + 2))
+        after = mid.joined_by(len(fed.relevant)).plus(fed)
+        return note("hook_resid_post", flow.norm(rule, after, block.mlp_norm) if post else after)
+
+    def _write(self, block: Block, z: Parts) -> Parts:
+        """What heads add to the stream."""
+        written = flow.linear(self.rule, z.along(lambda part: part.flatten(-2)), block.attn.o)
+        written = flow.scaled(written, block.attn.scale)
+        return written if block.ln1_post is None else flow.norm(self.rule, written, block.ln1_post)
+
+    def logits(self, x: Parts, at: Int[Tensor, " batch"] | None = None) -> Parts:
+        """From the last stream to the model's output: logits at all positions or at one of each prompt; see the model.
+
+        That is [source, batch, pos or 1, d_vocab], [source, batch, class], or [source, batch, pos, d_model].
+        """
+        model, rule = self.model, self.rule
+        if at is not None:
+            one = torch.arange(len(at), device=at.device)
+            x = x.along(lambda part: part[:, one, at][:, :, None])
+        x = flow.norm(rule, x, model.ln_final)
+        if model.cfg.head == "none":
+            return x
+        if model.cfg.pooling != "none":
+            x = x.along(self._pool)
+        if model.head is not None:
+            x = flow.function(rule, flow.linear(rule, x, model.head.dense), model.head.act)
+            x = x if model.head.ln is None else flow.norm(rule, x, model.head.ln)
+        return flow.capped(rule, flow.linear(rule, x, model.unembedding), model.cfg.logit_softcap)
+
+    def _pool(self, part: Tensor) -> Tensor:
+        mask = None if self.prompts.mask is None else self.prompts.mask.repeat(len(part), 1)
+        return unrows(pooled(rows(part), self.model.cfg, mask), len(part))

@@ -1,0 +1,48 @@
+"""Contextual decomposition for transformers as it was published, carried over to what the paper has not."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from workbench.circuits.decomposition.parts import Parts
+from workbench.circuits.decomposition.rules.record import Bilinear, Function, Rule, held
+from workbench.models.norm import Norm
+
+TINY = 1e-8
+"""Keeps the share of a bias defined where both parts are zero; the bias is then irrelevant."""
+
+
+class Paper(Rule):
+    """CD-T: biases shared by size, the norm's scale held, activations irrelevant first, the pattern decomposed."""
+
+    key = "paper"
+    title = "CD-T as published"
+    formula = "W b + bias |W b| / (|W b| + |W g|); N held; f(x) - f(g); softmax(b_q b_k); b_P b_v"
+    reference = "Hsu et al. 2025, arXiv 2407.00886, section 3 (eq. 4-15)"
+
+    def bias(self, moved: Parts, bias: Tensor) -> Tensor:
+        """Each number of the bias by the sizes of the parts behind the matrix (eq. 4-5)."""
+        return moved.relevant + bias * share(moved)
+
+    def norm(self, x: Parts, norm: Norm, out: Tensor) -> Tensor:  # noqa: ARG002
+        """``b / scale(x)``, and the norm's bias by the sizes of the parts before it."""
+        relevant = held(norm, x)
+        return relevant if norm.bias is None else relevant + norm.bias * share(x)
+
+    def function(self, x: Parts, function: Function, out: Tensor) -> Tensor:
+        """``f(x) - f(g)``."""
+        return out - function(x.irrelevant)
+
+    def pattern(self, scores: Parts, function: Function, out: Tensor) -> Tensor:  # noqa: ARG002
+        """``softmax`` of the relevant scores alone (eq. 10)."""
+        return function(scores.relevant)
+
+    def product(self, left: Parts, right: Parts, times: Bilinear, out: Tensor) -> Tensor:  # noqa: ARG002
+        """``b_x b_y``: what anything irrelevant touches is irrelevant (eq. 9 and 12; gated MLPs likewise)."""
+        return times(left.relevant, right.relevant)
+
+
+def share(x: Parts) -> Tensor:
+    """``|b| / (|b| + |g|)``, number by number."""
+    relevant, irrelevant = x.relevant.abs(), x.irrelevant.abs()
+    return relevant / (relevant + irrelevant + TINY)
