@@ -74,13 +74,26 @@ def attend(
     rule: Rule, x: Parts, attn: Attention, positions: Positions, note: Callable[[str, Parts], Parts] | None = None
 ) -> Parts:
     """Head outputs [s b p h e] of what attention reads; ``note`` is shown ``hook_q``, ``hook_k`` and ``hook_v``."""
-    beside = x.beside(positions.added)
-    q, k, v = (
-        linear(rule, given, module).along(lambda part: part.unflatten(-1, (-1, attn.cfg.d_head)))
-        for given, module in ((beside, attn.q), (beside, attn.k), (x, attn.v))
-    )
+    q, k, v = project(rule, x, attn, positions)
     if note is not None:
         q, k, v = note("hook_q", q), note("hook_k", k), note("hook_v", v)
+    return mix(rule, q, k, v, x, attn, positions)
+
+
+def project(rule: Rule, x: Parts, attn: Attention, positions: Positions) -> tuple[Parts, Parts, Parts]:
+    """Queries [s b p h e], keys and values (of the heads that the model has) of what attention reads."""
+    beside = x.beside(positions.added)
+    q, k, v = (
+        linear(rule, given, module).along(
+            lambda part: part.view(*part.shape[:-1], part.shape[-1] // attn.cfg.d_head, attn.cfg.d_head)
+        )
+        for given, module in ((beside, attn.q), (beside, attn.k), (x, attn.v))
+    )
+    return q, k, v
+
+
+def mix(rule: Rule, q: Parts, k: Parts, v: Parts, x: Parts, attn: Attention, positions: Positions) -> Parts:
+    """Head outputs [s b p h e] of queries, keys and values; ``x`` is what attention reads."""
     if attn.q_norm is not None and attn.k_norm is not None:
         q, k = norm(rule, q, attn.q_norm), norm(rule, k, attn.k_norm)
     q, k = q.along(positions.rotate), k.along(positions.rotate)

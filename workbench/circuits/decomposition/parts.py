@@ -56,4 +56,4 @@ def rows(x: Float[Tensor, "source batch *rest"]) -> Float[Tensor, "source_batch 
 
 def unrows(x: Float[Tensor, "source_batch *rest"], n: int) -> Float[Tensor, "source batch *rest"]:
     """The inverse of :func:`rows`, for ``n`` sources."""
-    return x.view(n, -1, *x.shape[1:])
+    return x.view(n, len(x) // n if n else -1, *x.shape[1:])

@@ -6,7 +6,7 @@ that nothing is computed for it, and nothing behind the last place that is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -155,7 +155,7 @@ class Sweep:
 
     def _block(self, layer: int, x: Parts, kept: dict[str, Parts], wanted: set[str]) -> Parts:
         block, name = self.model.blocks[layer], f"blocks.{layer}"
-        positions, rule = self.prompts.positions[layer], self.rule
+        rule = self.rule
 
         def note(what: str, value: Parts) -> Parts:
             if f"{name}.{what}" in wanted:
@@ -165,7 +165,7 @@ class Sweep:
         post = block.cfg.norm_place == "post"
         note("hook_resid_pre", x)
         normed = x if post else flow.norm(rule, x, block.ln1)
-        z = flow.attend(rule, normed, block.attn, positions, lambda what, value: note(f"attn.{what}", value))
+        z = self.heads(layer, normed, lambda what, value: note(f"attn.{what}", value))
         z = note("attn.hook_z", self.inject(z, STEPS * layer + 1))
         attended = self._write(block, z)
         base = x.joined_by(len(attended.relevant))
@@ -180,12 +180,21 @@ class Sweep:
             read = flow.norm(rule, base if block.cfg.parallel else mid, block.ln2)
         else:
             read = normed.joined_by(len(attended.relevant))
-        fed = flow.feed(rule, read, block.mlp)
-        if block.ln2_post is not None:
-            fed = flow.norm(rule, fed, block.ln2_post)
+        fed = self.mlp(layer, read)
         fed = note("hook_mlp_out", self.inject(fed, STEPS * layer + 2))
         after = mid.joined_by(len(fed.relevant)).plus(fed)
         return note("hook_resid_post", flow.norm(rule, after, block.mlp_norm) if post else after)
+
+    def heads(self, layer: int, read: Parts, note: Callable[[str, Parts], Parts]) -> Parts:
+        """Head outputs of what a layer's attention reads."""
+        return flow.attend(self.rule, read, self.model.blocks[layer].attn, self.prompts.positions[layer], note)
+
+    def mlp(self, layer: int, read: Parts) -> Parts:
+        """What an MLP writes when it reads this."""
+        block = self.model.blocks[layer]
+        assert block.mlp is not None
+        fed = flow.feed(self.rule, read, block.mlp)
+        return fed if block.ln2_post is None else flow.norm(self.rule, fed, block.ln2_post)
 
     def _write(self, block: Block, z: Parts) -> Parts:
         """What heads add to the stream."""

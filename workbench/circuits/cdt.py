@@ -1,0 +1,193 @@
+"""Contextual decomposition as a way to find circuits (Hsu et al. 2025, arXiv 2407.00886), at nodes and at edges.
+
+At nodes, a writer's score is what :mod:`workbench.circuits.decomposition` says it contributes to the metric: its output
+less its ablated output is the relevant part, carried to the logits. All edges out of it share the score.
+
+At edges, u -> v: what u writes goes down the residual stream to v alone and is decomposed there, as the input of v's
+queries, keys or values, or of an MLP. What then is relevant in v's output, b_v(u), is weighed by the slope of v's own
+contribution C_v at v's whole output:
+
+    score(u -> v) = <b_v(u), dC_v / db_v>          u -> logits: what u contributes when nothing else passes it on
+
+So an edge is decomposed by the rule at its reader, and the rest of the way by the rule as well. The paper has heads as
+nodes, one rule and an unsigned score; edges, MLPs and signs are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from workbench.circuits import stream
+from workbench.circuits.activations import Ablation, Ablator, batch_size_for, graph_of
+from workbench.circuits.decomposition import flow, rules, targets
+from workbench.circuits.decomposition.baselines import Baseline
+from workbench.circuits.decomposition.contributions import bytes_of, prompts_that_fit, sources_that_fit
+from workbench.circuits.decomposition.direct import Direct
+from workbench.circuits.decomposition.propagate import Prompts, Source, Sweep
+from workbench.circuits.decomposition.rules import Rule
+from workbench.circuits.decomposition.split import all_nodes, source_of
+from workbench.circuits.graph import Graph, Scores
+from workbench.circuits.progress import ProgressFn, Reporter, Stopped
+from workbench.circuits.sweep import BUDGET
+from workbench.circuits.task import Task
+from workbench.models import Transformer
+from workbench.models.embedding import n_positions
+
+Level = Literal["edges", "nodes"]
+
+
+def cdt(
+    model: Transformer,
+    task: Task,
+    *,
+    rule: str = "shapley",
+    level: Level = "edges",
+    ablation: Ablation = "resample",
+    budget: int = BUDGET,
+    progress: ProgressFn | None = None,
+) -> Scores:
+    """Score edges, or nodes, by contextual decomposition.
+
+    Args:
+        model: any model whose graph has edges.
+        task: pairs of prompts; scores are means over them.
+        rule: how parts are carried, see :data:`workbench.circuits.decomposition.RULES`.
+        level: ``nodes`` gives all edges out of a writer what the writer contributes.
+        ablation: what a writer is compared with.
+        budget: bytes beside the model; prompts and sources are taken in batches that fit.
+        progress: called after every source of every batch of prompts; returning False keeps the prompts that are done.
+
+    Returns:
+        Scores in units of the task's metric.
+
+    Raises:
+        ValueError: an unknown rule, level or ablation, or a budget too small for one source.
+        Stopped: stopped before one batch of prompts was done.
+    """
+    carrier, graph = rules.find(rule), graph_of(model)
+    flow.check_rule(carrier, model)
+    if level not in get_args(Level):
+        raise ValueError(f"Unknown level '{level}'; choose 'edges' or 'nodes'.")
+    width = n_positions(model, task.clean)
+    size = min(batch_size_for(model, task, budget), prompts_that_fit(model, width, len(task), budget // _KEPT))
+    ablator = Ablator(model, task, ablation, size)
+    batches = list(task.batches(size))
+    report = Reporter(progress, len(batches) * len(graph.writers) * (2 if level == "edges" else 1), "carrying parts")
+    total, done = torch.zeros(graph.mask.shape, dtype=torch.float64), 0
+    for batch in batches:
+        run = _Batch(model, batch, carrier, Baseline.of(ablator(batch)), graph, budget, report)
+        found = run.edges() if level == "edges" else run.nodes()
+        if found is None:
+            break
+        total += found
+        done += len(batch)
+    if not done:
+        raise Stopped("Stopped before the first batch of prompts was done; nothing was kept.")
+    values = (total / done).float().masked_fill(~graph.mask, 0.0)
+    settings = {"rule": rule, "level": level, "ablation": ablation}
+    return Scores(graph, values, "cdt", task.name, settings, done, complete=done == len(task))
+
+
+_KEPT = 4
+"""Share of the budget that one source may take: slopes need what every layer of its sweep computed."""
+
+
+class _Batch:
+    """One batch of prompts: contributions of its writers, their slopes, and what edges are worth."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        batch: Task,
+        rule: Rule,
+        baseline: Baseline,
+        graph: Graph,
+        budget: int,
+        report: Reporter,
+    ) -> None:
+        self.model, self.rule, self.graph, self.budget, self.report = model, rule, graph, budget, report
+        mask = stream.attention_mask(model, batch)
+        self.prompts = Prompts.run(model, batch.clean.to(model.device), mask, batch.lengths)
+        full = self.prompts.resid[0][0].shape[:2]
+        self.baseline = baseline.map(lambda x: x.expand(*full, *x.shape[2:]))
+        self.target = targets.Metric(batch)
+        self.sources = [source_of(name, model.cfg) for name in ("input", *all_nodes(model.cfg))]
+
+    def nodes(self) -> Tensor | None:
+        """[writers, readers] summed over prompts; None when stopped."""
+        found = torch.zeros(len(self.sources), dtype=torch.float64)
+        size = sources_that_fit(self.prompts, self.budget)
+        for start in range(0, len(self.sources), size):
+            if not self.report.going:
+                return None
+            part = self.sources[start : start + size]
+            sweep = Sweep(self.rule, self.prompts, part, self.baseline)
+            with torch.no_grad():
+                found[start : start + size] = sweep.in_given_order(self.target.read(sweep)[0]).double().sum(1).cpu()
+            self._step(len(part))
+        return found[:, None].expand(-1, len(self.graph.readers))
+
+    def edges(self) -> Tensor | None:
+        """[writers, readers] summed over prompts; None when stopped."""
+        slopes = self._slopes()
+        if slopes is None:
+            return None
+        found = torch.zeros(len(self.sources), len(self.graph.readers), dtype=torch.float64)
+        size = sources_that_fit(self.prompts, self.budget)
+        for start in range(0, len(self.sources), size):
+            if not self.report.going:
+                return None
+            part = self.sources[start : start + size]
+            sweep = Direct(self.rule, self.prompts, part, self.baseline, self.graph, *slopes)
+            with torch.no_grad():
+                at_logits = self.target.read(sweep)[0].double().sum(1).cpu()
+                sweep.scores[:, -1] = at_logits
+                found[start : start + size] = sweep.in_given_order(sweep.scores)
+            self._step(len(part))
+        return found
+
+    def _slopes(self) -> tuple[list[Tensor], list[Tensor]] | None:
+        """Slope of each writer's contribution at its output: heads [batch, pos, head, d_head], MLPs, layer by layer."""
+        z: list[Tensor] = []
+        mlp: list[Tensor] = []
+        for layer in range(self.model.cfg.n_layers):
+            heads, fed = self.baseline.z[layer], self.baseline.mlp[layer : layer + 1]
+            given = [x.detach().clone().requires_grad_() for x in (heads, *fed)]
+            with_leaves = Baseline(
+                self.baseline.resid,
+                [given[0] if i == layer else x for i, x in enumerate(self.baseline.z)],
+                [given[1] if i == layer else x for i, x in enumerate(self.baseline.mlp)],
+            )
+            slopes = [torch.zeros_like(x) for x in given]
+            here = [source for source in self.sources if source.sites[0].layer == layer and source.name != "input"]
+            for part in self._groups(here, layer):
+                if not self.report.going:
+                    return None
+                sweep = Sweep(self.rule, self.prompts, part, with_leaves)
+                with torch.enable_grad():
+                    value = self.target.read(sweep)[0].sum()
+                    found = torch.autograd.grad(value, given, allow_unused=True)
+                # A source is its output less the baseline.
+                slopes = [x if y is None else x - y for x, y in zip(slopes, found, strict=True)]
+                self._step(len(part))
+            z.append(slopes[0])
+            mlp += slopes[1:]
+        return z, mlp
+
+    def _groups(self, sources: Sequence[Source], layer: int) -> list[Sequence[Source]]:
+        """As many sources at once as the graph of their backward pass leaves room for."""
+        one = bytes_of(self.model, self.prompts.width) * len(self.prompts)
+        kept = one * (1 + (self.model.cfg.n_layers - layer) // 2)
+        size = max(1, self.budget // kept)
+        return [sources[i : i + size] for i in range(0, len(sources), size)]
+
+    def _step(self, n: int) -> None:
+        for _ in range(n):
+            self.report.step()
+
+
+__all__ = ["Level", "cdt"]
