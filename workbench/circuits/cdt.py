@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from workbench.circuits import stream
-from workbench.circuits.activations import Ablation, Ablator, batch_size_for, graph_of
+from workbench.circuits.activations import Ablation, Ablator, WriterOutputs, batch_size_for, graph_of, record
 from workbench.circuits.decomposition import flow, rules, targets
 from workbench.circuits.decomposition.baselines import Baseline
 from workbench.circuits.decomposition.contributions import bytes_of, prompts_that_fit, sources_that_fit
@@ -46,6 +46,7 @@ def cdt(
     *,
     rule: str = "shapley",
     level: Level = "edges",
+    steps: int = 1,
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
@@ -57,6 +58,7 @@ def cdt(
         task: pairs of prompts; scores are means over them.
         rule: how parts are carried, see :data:`workbench.circuits.decomposition.RULES`.
         level: ``nodes`` gives all edges out of a writer what the writer contributes.
+        steps: over how many points between nothing and the whole of v's part the slope is a mean.
         ablation: what a writer is compared with.
         budget: bytes beside the model; prompts and sources are taken in batches that fit.
         progress: called after every source of every batch of prompts; returning False keeps the prompts that are done.
@@ -76,10 +78,12 @@ def cdt(
     size = min(batch_size_for(model, task, budget), prompts_that_fit(model, width, len(task), budget // _KEPT))
     ablator = Ablator(model, task, ablation, size)
     batches = list(task.batches(size))
-    report = Reporter(progress, len(batches) * len(graph.writers) * (2 if level == "edges" else 1), "carrying parts")
+    report = Reporter(
+        progress, len(batches) * len(graph.writers) * (1 + steps if level == "edges" else 1), "carrying parts"
+    )
     total, done = torch.zeros(graph.mask.shape, dtype=torch.float64), 0
     for batch in batches:
-        run = _Batch(model, batch, carrier, Baseline.of(ablator(batch)), graph, budget, report)
+        run = _Batch(model, batch, carrier, ablator(batch), graph, steps, budget, report)
         found = run.edges() if level == "edges" else run.nodes()
         if found is None:
             break
@@ -88,7 +92,7 @@ def cdt(
     if not done:
         raise Stopped("Stopped before the first batch of prompts was done; nothing was kept.")
     values = (total / done).float().masked_fill(~graph.mask, 0.0)
-    settings = {"rule": rule, "level": level, "ablation": ablation}
+    settings = {"rule": rule, "level": level, "steps": steps, "ablation": ablation}
     return Scores(graph, values, "cdt", task.name, settings, done, complete=done == len(task))
 
 
@@ -104,16 +108,18 @@ class _Batch:
         model: Transformer,
         batch: Task,
         rule: Rule,
-        baseline: Baseline,
+        ablated: WriterOutputs,
         graph: Graph,
+        steps: int,
         budget: int,
         report: Reporter,
     ) -> None:
         self.model, self.rule, self.graph, self.budget, self.report = model, rule, graph, budget, report
         mask = stream.attention_mask(model, batch)
         self.prompts = Prompts.run(model, batch.clean.to(model.device), mask, batch.lengths)
-        full = self.prompts.resid[0][0].shape[:2]
-        self.baseline = baseline.map(lambda x: x.expand(*full, *x.shape[2:]))
+        self.steps, self.ablated = steps, ablated
+        self.outputs = record(model, batch.clean, mask)
+        self.baseline = Baseline.of(ablated)
         self.target = targets.Metric(batch)
         self.sources = [source_of(name, model.cfg) for name in ("input", *all_nodes(model.cfg))]
 
@@ -152,31 +158,26 @@ class _Batch:
 
     def _slopes(self) -> tuple[list[Tensor], list[Tensor]] | None:
         """Slope of each writer's contribution at its output: heads [batch, pos, head, d_head], MLPs, layer by layer."""
-        z: list[Tensor] = []
-        mlp: list[Tensor] = []
-        for layer in range(self.model.cfg.n_layers):
-            heads, fed = self.baseline.z[layer], self.baseline.mlp[layer : layer + 1]
-            given = [x.detach().clone().requires_grad_() for x in (heads, *fed)]
-            with_leaves = Baseline(
-                self.baseline.resid,
-                [given[0] if i == layer else x for i, x in enumerate(self.baseline.z)],
-                [given[1] if i == layer else x for i, x in enumerate(self.baseline.mlp)],
-            )
-            slopes = [torch.zeros_like(x) for x in given]
-            here = [source for source in self.sources if source.sites[0].layer == layer and source.name != "input"]
-            for part in self._groups(here, layer):
-                if not self.report.going:
-                    return None
-                sweep = Sweep(self.rule, self.prompts, part, with_leaves)
-                with torch.enable_grad():
-                    value = self.target.read(sweep)[0].sum()
-                    found = torch.autograd.grad(value, given, allow_unused=True)
-                # A source is its output less the baseline.
-                slopes = [x if y is None else x - y for x, y in zip(slopes, found, strict=True)]
-                self._step(len(part))
-            z.append(slopes[0])
-            mlp += slopes[1:]
-        return z, mlp
+        slopes = self.outputs.map(torch.zeros_like)
+        for step in range(self.steps):
+            far = (step + 0.5) / self.steps
+            # A source is its output less the baseline, so that this baseline leaves so much of it.
+            near = self.outputs.combine(self.ablated, lambda whole, none: torch.lerp(whole, none, far))
+            for layer in range(self.model.cfg.n_layers):
+                given = [x.requires_grad_() for x in (near.z[layer], *near.mlp[layer : layer + 1])]
+                into = [slopes.z[layer], *slopes.mlp[layer : layer + 1]]
+                here = [source for source in self.sources if source.sites[0].layer == layer and source.name != "input"]
+                for part in self._groups(here, layer):
+                    if not self.report.going:
+                        return None
+                    sweep = Sweep(self.rule, self.prompts, part, Baseline.of(near))
+                    with torch.enable_grad():
+                        value = self.target.read(sweep)[0].sum()
+                        found = torch.autograd.grad(value, given, allow_unused=True)
+                    for x, y in zip(into, found, strict=True):
+                        x -= 0 if y is None else y / self.steps
+                    self._step(len(part))
+        return slopes.z, slopes.mlp
 
     def _groups(self, sources: Sequence[Source], layer: int) -> list[Sequence[Source]]:
         """As many sources at once as the graph of their backward pass leaves room for."""
