@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from sklearn.metrics import roc_auc_score
 
 from tests.test_cli import Workbench, one_line, workbench  # noqa: F401 - a fixture
 from workbench import bench
 from workbench.bench import cells as cells_module
 from workbench.circuits import Progress, discover, faithfulness_curve, tasks
 from workbench.circuits.known import known_models
-from workbench.circuits.known.examine import examine_made
+from workbench.circuits.known.examine import examine_made, shown_edges
 from workbench.models import Transformer, fresh
 
 ASK: dict[str, Any] = {"n": 4, "seeds": [0, 1]}
@@ -74,12 +76,49 @@ def test_known_models_are_examined_and_what_is_refused_is_listed(tmp_path: Path)
     assert "same on nearly all inputs" in table.to_csv()
 
 
-def test_a_method_that_refuses_is_a_cell_with_its_reason(model: Transformer, tmp_path: Path) -> None:
-    table = ask(model, out=tmp_path, options={"eap-ig": {"steps": 0}}, seeds=[0])
-    assert [c.reason is None for c in table.cells] == [True, True, False]
-    assert "at least one step" in str(table.cells[2].reason)
-    again = ask(model, out=tmp_path, options={"eap-ig": {"steps": 0}}, seeds=[0])
-    assert again.cells == table.cells
+def test_what_is_refused_is_a_cell_with_its_reason(model: Transformer, tmp_path: Path) -> None:
+    request: dict[str, Any] = {"n": 4, "seeds": [0], "out": tmp_path}
+    table = bench.run(["eap"], ["ioi", "digits"], [model], **request)
+    assert [c.reason is None for c in table.cells] == [True, True, False, False]
+    assert "digits" in str(table.cells[2].reason)
+    assert bench.run(["eap"], ["ioi", "digits"], [model], **request).cells == table.cells
+
+
+def test_the_untrained_baseline_is_a_mean_over_random_models_with_its_reach(tmp_path: Path) -> None:
+    table = bench.run(["eap"], known=["caesar"], n=8, seeds=[3], untrained=3, out=tmp_path)
+    made = next(record for record in known_models() if record.key == "caesar").load()
+    task, edges = made.task(8, 3), shown_edges(made)
+    drawn = []
+    for seed in (3, 4, 5):
+        scores = discover(fresh(made.model.cfg, seed=seed), task, "eap")
+        mask = scores.graph.mask
+        is_true = [scores.graph.edge(edge) for edge in edges]
+        label = torch.zeros(mask.shape, dtype=torch.bool)
+        for place in is_true:
+            label[place] = True
+        drawn.append(roc_auc_score(label[mask].numpy(), scores.values.abs()[mask].numpy()))
+    found = table.cells[0].figures
+    assert min(drawn) < max(drawn)
+    assert found["untrained_auroc"] == pytest.approx(sum(drawn) / 3, abs=1e-6)
+    assert (found["untrained_auroc_low"], found["untrained_auroc_high"]) == pytest.approx((min(drawn), max(drawn)))
+    assert f"{sum(drawn) / 3:.3g} ({min(drawn):.3g} to {max(drawn):.3g})" in table.to_markdown()
+    with pytest.raises(ValueError, match="began with untrained 3 and cannot go on with untrained 2"):
+        bench.run(["eap"], known=["caesar"], n=8, seeds=[3], untrained=2, out=tmp_path)
+
+
+def test_a_stop_between_random_models_keeps_no_half_cell(tmp_path: Path) -> None:
+    ask: dict[str, Any] = {"known": ["caesar"], "n": 8, "seeds": [3], "out": tmp_path}
+    table = bench.run(["eap"], **ask, progress=lambda p: not (p.what == "random weights" and p.done == 2))
+    assert (table.cells, table.complete) == ([], False)
+    assert not list((tmp_path / "cells").iterdir())
+    assert bench.run(["eap"], **ask).complete
+
+
+def test_optimal_constants_are_learned_once_for_all_methods(model: Transformer, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    table = ask(model, out=tmp_path, seeds=[0], ablation="optimal", progress=seen.append)
+    assert table.complete
+    assert [step.done for step in seen if step.what == "learning constants"] == list(range(1, 201))
 
 
 def test_an_interrupted_benchmark_goes_on_where_it_stopped(
@@ -190,6 +229,7 @@ def test_a_damaged_cell_is_worked_out_again_and_a_busy_folder_is_refused(model: 
         ({"known": ["ceasar"]}, "did you mean 'caesar'"),
         ({"known": ["learned-hist"]}, "There is no known model 'learned-hist'"),
         ({"n": 0}, "at least one pair"),
+        ({"untrained": 0}, "at least one untrained model"),
         ({"seeds": []}, "one seed"),
         ({"ablation": "nil"}, "Unknown ablation 'nil'"),
         ({"options": {"eap": {"steps": 3}}}, "has no option 'steps'"),

@@ -6,7 +6,7 @@ remembered here: to stop a job, :meth:`workbench.runs.RunStore.request_cancel` l
 
 A run that ended before it was done, by a stop, an error or ``kill -9``, is gone on with when the same is asked again:
 scores that a long method handed out (:mod:`workbench.circuits.partial`) and steps that were finished are not done
-twice.
+twice. Nor are they when the same search is asked for a circuit of another size (:mod:`workbench.runs.reuse`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.circuits import Progress, Stopped, discover, evaluate, faithfulness_curve, tasks
 from workbench.circuits.methods import method
+from workbench.circuits.partial import so_far
 from workbench.circuits.progress import ProgressFn
 from workbench.remake import check_same_model, model_of, named, own_answers, task_of
 from workbench.request import Request, check, check_same_request, note_on, request_of, with_default_size
-from workbench.runs import Run, RunError, RunStore, RunWriter, choose, run_id
+from workbench.runs import Run, RunError, RunStore, RunWriter, run_id
+from workbench.runs.choose import choose_and_keep
+from workbench.runs.constants import CONSTANTS, with_constants
+from workbench.runs.reuse import found_before
 
 if TYPE_CHECKING:
+    from workbench.circuits.activations import AnyAblation
     from workbench.circuits.graph import Scores
     from workbench.circuits.task import Task
     from workbench.models import Transformer
@@ -96,10 +101,24 @@ def _earlier(job: _Job, store: RunStore) -> Run | None:
     return None
 
 
-def _begun(job: _Job, store: RunStore, before: Run | None) -> tuple[RunWriter, Before]:
-    """The run's folder for this process, and what an earlier process had finished in it."""
-    had = Before() if before is None else Before.of(before)
-    return store.begin(**job.identity, n_edges=job.request.n_edges, go_on=had.anything), had
+def _begun(job: _Job, store: RunStore, own: Run | None, fresh: bool) -> tuple[RunWriter, Before]:
+    """The run's folder for this process, and what there is to go on from: in it, or in a run of the same search."""
+    had = Before() if own is None else Before.of(own)
+    if had.scores is None and not fresh:
+        had = _elsewhere(job, store, had)
+    go_on = had.anything and had.source is None
+    writer = store.begin(**job.identity, n_edges=job.request.n_edges, go_on=go_on)
+    if fresh:
+        (writer.folder / CONSTANTS).unlink(missing_ok=True)
+    return writer, had
+
+
+def _elsewhere(job: _Job, store: RunStore, had: Before) -> Before:
+    """What another run of the same search has, where that is more than the run's own."""
+    other = found_before(store, **job.identity)
+    if other is None or (other.scores is None and had.partial is not None):
+        return had
+    return Before(other.scores, other.partial, source=other.run, measured=other.curve)
 
 
 @dataclass(frozen=True)
@@ -110,12 +129,16 @@ class Before:
         scores: all of them, or None.
         partial: those that a search under way had handed out, or None.
         report, curve: whether the circuit was judged, and its curve measured.
+        source: id of the run of the same search that the scores are from; None where they are the run's own.
+        measured: that search's curve, if it has one.
     """
 
     scores: Scores | None = None
     partial: Scores | None = None
     report: bool = False
     curve: bool = False
+    source: str | None = None
+    measured: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, run: Run) -> Before:
@@ -131,14 +154,20 @@ class Before:
         """Whether there is something to go on from."""
         return self.scores is not None or self.partial is not None
 
+    def told(self, own: Run | None) -> str | None:
+        """What is gone on from, in a sentence for people; None where there is nothing."""
+        if self.source is not None and self.scores is not None:
+            return f"Run {self.source} scored the same search: its scores are taken; --fresh scores anew."
+        if self.source is not None:
+            return f"Run {self.source} is the same search: going on where it is ({self.words})."
+        if own is not None and self.anything:
+            return f"Run {own.id} was {own.info.status}: going on where it ended ({self.words})."
+        return None
+
     @property
     def words(self) -> str:
         """What there is, for people."""
-        if self.partial is not None:
-            mask = self.partial.graph.mask
-            done = int((mask & ~self.partial.values.isnan()).sum())
-            return f"{done:,} of {int(mask.sum()):,} edges were scored"
-        return "all edges were scored"
+        return "all edges were scored" if self.partial is None else so_far(self.partial)
 
 
 def run_discovery(
@@ -154,7 +183,9 @@ def run_discovery(
 ) -> Run:
     """Find a circuit, judge it and keep it; a finished run of the same request is returned as it is.
 
-    A run of it that was stopped or interrupted is gone on with.
+    A run of it that was stopped or interrupted is gone on with. Where a run of the same search (weights, prompts,
+    method and its options) has the scores already, and only the circuit is to be chosen or judged otherwise, they are
+    taken from there.
 
     Args:
         model: to look into.
@@ -164,7 +195,7 @@ def run_discovery(
         stop: asked at every step; True stops. So does a ``cancel`` file in the run's folder.
         task: work on these prompts instead of making the request's.
         fresh: work from the start, whatever there is of the same request.
-        tell: told in one sentence when an earlier run is gone on with.
+        tell: told in one sentence when an earlier run is gone on with, or its scores are taken.
 
     Returns:
         The run, ``done`` or, when it was stopped, ``stopped`` with what was finished until then.
@@ -177,9 +208,9 @@ def run_discovery(
     earlier = None if fresh else _earlier(job, store)
     if earlier is not None and earlier.info.status == "done":
         return earlier
-    writer, before = _begun(job, store, earlier)
-    if tell is not None and earlier is not None and before.anything:
-        tell(f"Run {writer.id} was {earlier.info.status}: going on where it ended ({before.words}).")
+    writer, before = _begun(job, store, earlier, fresh)
+    if tell is not None and (said := before.told(earlier)) is not None:
+        tell(said)
     return _work(job, writer, before, progress, stop)
 
 
@@ -200,7 +231,7 @@ def start(
     earlier = None if fresh else _earlier(job, store)
     if earlier is not None and earlier.info.status == "done":
         return earlier.id
-    writer, before = _begun(job, store, earlier)
+    writer, before = _begun(job, store, earlier, fresh)
 
     def work() -> None:
         # The page reads the reason from the run; this is for whoever reads the server's log.
@@ -257,24 +288,44 @@ def _steps(job: _Job, writer: RunWriter, before: Before, say: _Voice, timings: d
         found = task.check(model)
     notes = (found.warning or "", note_on(request.method, task.metric_kind))
     writer.update(check=asdict(found), note=" ".join(filter(None, notes)))
+    options, judged = _with_constants(job, writer, before, say, timings)
     scores = before.scores
     if scores is None:
         with _timed(timings, "discover"):
             scores = discover(
-                model, task, method=request.method, progress=say, **job.options, **_support(job, writer, before)
+                model, task, method=request.method, progress=say, **options, **_support(job, writer, before)
             )
         writer.save_scores(scores)
+    elif before.source is not None:
+        writer.save_scores(scores, taken_from=before.source)
+        if request.with_curve and before.measured is not None:
+            writer.update(curve=before.measured)
     if say.stopped or not say(Progress(0, 1, "judging the circuit")):
         return
     if not before.report:
-        circuit = choose(scores, request.construction, request.n_edges, request.threshold, request.ranking)
+        circuit = choose_and_keep(scores, request.construction, request.n_edges, request.threshold, request.ranking)
         with _timed(timings, "evaluate"):
-            report = evaluate(model, task, circuit, ablation=request.ablation, progress=say)
+            report = evaluate(model, task, circuit, ablation=judged, progress=say)
         writer.update(report=asdict(report))
-    if request.with_curve and not before.curve and not say.stopped:
+    if request.with_curve and before.measured is None and not before.curve and not say.stopped:
         with _timed(timings, "curve"):
-            curve = faithfulness_curve(model, task, scores, ablation=request.ablation, progress=say)
+            curve = faithfulness_curve(model, task, scores, ablation=judged, progress=say)
         writer.update(curve=asdict(curve))
+
+
+def _with_constants(
+    job: _Job, writer: RunWriter, before: Before, say: _Voice, timings: dict[str, float]
+) -> tuple[dict[str, Any], AnyAblation]:
+    """The method's options, and what the circuit is judged by; ``optimal`` with its constants, learned once for all."""
+    options, judged = job.options, job.request.ablation
+    if "optimal" not in (options.get("ablation"), judged):
+        return options, judged
+    homes = [writer.folder.parent / name for name in (before.source, writer.id) if name is not None]
+    with _timed(timings, "constants"):
+        constants = with_constants("optimal", job.model, job.task, homes, say)
+    if options.get("ablation") == "optimal":
+        options = {**options, "ablation": constants}
+    return options, constants if judged == "optimal" else judged
 
 
 def _support(job: _Job, writer: RunWriter, before: Before) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.circuits.methods import Method, methods
+from workbench.circuits.option_values import RANGES, Range, hints_of
 
 if TYPE_CHECKING:
     from workbench.circuits import Task, TaskCheck
@@ -38,6 +39,7 @@ class Option:
         default: what the method takes when it is left out; None where that means that the method chooses.
         choices: for a ``choice``.
         help: what it is, in a sentence.
+        range: for numbers, those that it takes.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Option:
     default: Any
     choices: tuple[str, ...] = ()
     help: str = ""
+    range: Range | None = None
 
     @property
     def title(self) -> str:
@@ -54,19 +57,12 @@ class Option:
 
 def options_of(record: Method) -> list[Option]:
     """The settings of a method but for its ablation, in the order of its signature."""
-    hints, said = _hints(record), _said(record)
+    hints, said = hints_of(record.run), _said(record)
     return [
         _option(name, default, hints.get(name), said.get(name, ""))
         for name, default in record.options.items()
         if name != "ablation"
     ]
-
-
-def _hints(record: Method) -> Mapping[str, Any]:
-    try:
-        return typing.get_type_hints(record.run)
-    except NameError:  # a name that only type checkers import
-        return {}
 
 
 def _option(name: str, default: Any, hint: Any, said: str) -> Option:
@@ -77,9 +73,9 @@ def _option(name: str, default: Any, hint: Any, said: str) -> Option:
     if isinstance(default, bool) or hint is bool:
         return Option(name, "switch", default, help=said)
     if isinstance(default, int) or hint is int:
-        return Option(name, "whole", default, help=said)
+        return Option(name, "whole", default, help=said, range=RANGES.get(name))
     if isinstance(default, float) or hint is float:
-        return Option(name, "number", default, help=said)
+        return Option(name, "number", default, help=said, range=RANGES.get(name))
     keys = tuple(one.key for one in methods())
     if default in keys:  # a method that starts from another's scores
         return Option(name, "choice", default, keys, said)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from workbench.circuits import tasks
 from workbench.circuits.activations import Ablation, check_ablation, graph_of
 from workbench.circuits.graph import Ranking
-from workbench.circuits.methods import check_options, method
+from workbench.circuits.methods import check_method, check_options, method
 from workbench.circuits.tasks.kinds import refuse_other_kinds
 from workbench.runs import Construction, Run
 from workbench.runs.choose import CONSTRUCTIONS
@@ -78,8 +78,9 @@ def check(request: Request, model: Transformer | None = None, *, own: bool = Fal
         The method's options with the defaults filled in.
 
     Raises:
-        ValueError: an unknown task, method, option, ranking or ablation, a task that the model cannot be asked, fewer
-            than one prompt, or a number of edges that the graph does not have; one sentence.
+        ValueError: an unknown task, method, option, ranking or ablation, a number that an option does not take, a task
+            that the model cannot be asked, a method that cannot serve it, fewer than one prompt, or a number of edges
+            that the graph does not have; one sentence.
     """
     if not own:
         record = tasks.get(request.task)
@@ -99,6 +100,7 @@ def check(request: Request, model: Transformer | None = None, *, own: bool = Fal
     same = {"ablation": request.ablation} if follows else {}
     options = {**defaults, **same, **request.options}
     check_options(request.method, options)
+    check_method(request.method, model, options)
     return options
 
 

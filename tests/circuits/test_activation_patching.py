@@ -83,20 +83,24 @@ def test_every_effect_is_that_of_a_hook_set_by_hand(kind: str, site: Any, by_pos
         assert float(sweep.values[tuple(index)]) == pytest.approx(expected, abs=2e-5)
 
 
-def test_every_edge_out_of_a_node_has_the_effect_of_the_node() -> None:
+def test_an_edge_has_the_effect_of_that_end_which_is_worth_less() -> None:
     hf, task = micro.hugging_face("llama-grouped"), random_task()
     scores = activation_patching(from_hf(hf), task)
-    graph = scores.graph
-    for writer, name in enumerate(graph.writers):
+    graph, effects = scores.graph, dict[str, float]()
+    for name in graph.writers:
         if name == "input":
-            expected = by_hand(hf, task, "residual", 0, None, None, False)
+            effects[name] = by_hand(hf, task, "residual", 0, None, None, False)
         elif name[0] == "m":
-            expected = by_hand(hf, task, "mlp", int(name[1:]), None, None, False)
+            effects[name] = by_hand(hf, task, "mlp", int(name[1:]), None, None, False)
         else:
             layer, head = map(int, name[1:].split(".h"))
-            expected = by_hand(hf, task, "head", layer, head, None, False)
-        row = scores.values[writer]
-        torch.testing.assert_close(row, graph.mask[writer] * expected, atol=1e-5, rtol=1e-4)
+            effects[name] = by_hand(hf, task, "head", layer, head, None, False)
+    for writer, reader in graph.mask.nonzero().tolist():
+        ends = [effects[graph.writers[writer]]]
+        node = graph.readers[reader].partition("<")[0]
+        ends += [] if node == "logits" else [effects[node]]
+        assert float(scores.values[writer, reader]) == pytest.approx(min(ends, key=abs), abs=1e-5, rel=1e-4)
+    assert not scores.values[~graph.mask].any()
 
 
 @pytest.mark.parametrize("ablation", ["mean", "positional-mean", "zero"])

@@ -122,7 +122,7 @@ def test_bad_requests_are_explained(model: Transformer) -> None:
         discover(model, task, "eap_ig")
     with pytest.raises(ValueError, match=r"no option .step.; it has steps, ablation"):
         discover(model, task, "eap-ig", step=3)
-    with pytest.raises(ValueError, match="at least one step"):
+    with pytest.raises(ValueError, match="The option 'steps' of the method 'eap-ig' takes 1 or more, not 0"):
         discover(model, task, "eap-ig", steps=0)
     with pytest.raises(ValueError, match="Unknown ablation 'reample'"):
         eap(model, task, ablation="reample")  # type: ignore[arg-type]

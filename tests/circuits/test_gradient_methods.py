@@ -325,20 +325,19 @@ def test_the_cost_of_a_method_is_the_passes_that_it_makes(
 
 def test_bad_requests_are_explained(model: Transformer) -> None:
     task = random_task(vocab=200)
-    for key, name in (("eap-ig-activations", "EAP-IG over activations"), ("eap-gp", "EAP-GP")):
-        with pytest.raises(ValueError, match=f"{name} needs at least one step; got steps=0"):
+    for key in ("eap-ig-activations", "eap-gp"):
+        with pytest.raises(ValueError, match=f"The option 'steps' of the method '{key}' takes 1 or more, not 0"):
             discover(model, task, key, steps=0)
     for key in ("random", "information-flow"):
         with pytest.raises(ValueError, match=f"The method '{key}' replaces nothing, so it takes no ablation"):
             discover(model, task, key, ablation="mean")
     with pytest.raises(ValueError, match="The method 'information-flow' has no option 'steps'; it has none"):
         check_options("information-flow", {"steps": 2})
-    gemma = from_hf(micro.hugging_face("gemma2"))
-    with pytest.raises(ValueError, match="Information flow follows residual streams that are plain sums"):
-        discover(gemma, random_task(), "information-flow")
 
 
-@pytest.mark.parametrize("key", ["eap", "eap-ig", "clean-corrupted", "eap-gp", "relp", "eap-ig-activations"])
+@pytest.mark.parametrize(
+    "key", ["eap", "eap-ig", "clean-corrupted", "eap-gp", "relp", "eap-ig-activations", "atp", "hisp"]
+)
 def test_a_search_that_was_cut_off_goes_on_with_the_prompts_that_are_left(
     key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,8 +357,8 @@ def test_a_search_that_was_cut_off_goes_on_with_the_prompts_that_are_left(
     assert again.n_examples == len(task)
     assert seen[0] * len(task) == discover_steps(model, task, key) * (len(task) - 2)
     assert torch.equal(discover(model, task, key, resume=handed[-1]).values, handed[-1].values)
-    with pytest.raises(ValueError, match="ablation: 'resample' then, 'zero' now"):
-        discover(model, task, key, ablation="zero", resume=handed[1])
+    with pytest.raises(ValueError, match=r"ablation: '(resample|zero)' then, 'mean' now"):
+        discover(model, task, key, ablation="mean", resume=handed[1])
     with pytest.raises(ValueError, match="had scored 2 prompts; this task has 1"):
         discover(model, task.rows(0, 1), key, resume=handed[1])
 

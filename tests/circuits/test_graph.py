@@ -109,3 +109,13 @@ def test_impossible_sizes_and_thresholds_are_explained() -> None:
         scores.top(SMALL.n_edges + 1)
     with pytest.raises(ValueError, match="scores lie between 1 and 1"):
         scores.above(2.0)
+    for threshold, said in (
+        (1.0, "The threshold 1 keeps every edge"),
+        (float("nan"), "No edge reaches the threshold nan"),
+    ):
+        with pytest.raises(ValueError, match=f"{said}: the absolute scores lie between 1 and 1"):
+            scores.above(threshold)
+    spread = Scores(SMALL, torch.randn(SMALL.mask.shape) * SMALL.mask)
+    with pytest.raises(ValueError, match="The threshold 0 keeps every edge: the absolute scores lie between"):
+        spread.above(0)
+    assert spread.above(0, "signed", prune=False).n_edges == int((spread.values > 0).sum())

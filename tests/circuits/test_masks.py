@@ -243,23 +243,19 @@ def test_bad_requests_are_explained(model: Transformer) -> None:
     for method in (edge_pruning, subnetwork_probing):
         with pytest.raises(ValueError, match="Unknown loss 'l2'; choose one of metric, faithfulness, square, kl"):
             method(model, task, loss="l2")
-        with pytest.raises(ValueError, match="at least one step; got steps=0"):
+        with pytest.raises(ValueError, match="'steps' takes 1 or more, not 0"):
             method(model, task, steps=0)
-        with pytest.raises(ValueError, match="at least one pair of prompts; got prompts=0"):
+        with pytest.raises(ValueError, match="'prompts' takes 1 or more, not 0"):
             method(model, task, prompts=0)
-        with pytest.raises(ValueError, match="learning_rate must be above 0"):
+        with pytest.raises(ValueError, match="'learning_rate' takes a number above 0, not 0"):
             method(model, task, learning_rate=0)
         with pytest.raises(ValueError, match="Unknown ablation 'men'"):
             method(model, task, ablation="men")
         with pytest.raises(ValueError, match="does not change the metric of 'random'"):
             method(model, replace(task, corrupted=task.clean))
-        for kind, why in (("gemma2", "normalises what is added"), ("bert-classes", "normalises what is added")):
-            other = from_hf(micro.hugging_face(kind))
-            with pytest.raises(ValueError, match=why):
-                method(other, task)
-    with pytest.raises(ValueError, match="lies between 0 and 1; got 200"):
+    with pytest.raises(ValueError, match="'target' takes a number between 0 and 1, not 200"):
         edge_pruning(model, task, target=200)
-    with pytest.raises(ValueError, match="cannot be negative"):
+    with pytest.raises(ValueError, match="'sparsity' takes 0 or more, not -1"):
         subnetwork_probing(model, task, sparsity=-1)
     numerical = KNOWN["frac-prevs"].load()
     with pytest.raises(ValueError, match="has one output; choose loss='metric'"):

@@ -64,7 +64,7 @@ def test_each_example_ablates_writers_of_its_own() -> None:
 
 def test_where_everything_is_ablated_the_optimum_of_a_linear_readout_is_the_mean_answer() -> None:
     model, task = linear()
-    constants = optimal_constants(model, task, together="all", loss="square", steps=150, prompts=24)
+    constants = optimal_constants(model, task, together="all", loss="square", steps=150, prompts=24).outputs
     full = task.score(task.answers(model))
     empty = PatchedRun(model, task, constants).metric(torch.zeros_like(graph_of(model).mask))
     assert float(full.std()) > 0
@@ -73,7 +73,7 @@ def test_where_everything_is_ablated_the_optimum_of_a_linear_readout_is_the_mean
 
 def test_the_optimum_of_a_writer_that_only_the_readout_reads_is_its_mean_where_the_answer_is() -> None:
     model, task = linear()
-    constants = optimal_constants(model, task, together="one", loss="square", steps=400, prompts=24)
+    constants = optimal_constants(model, task, together="one", loss="square", steps=400, prompts=24).outputs
     written = record(model, task.clean).mlp[-1][torch.arange(len(task)), task.last]
     reads = model.unembedding.weight[0]
     best = (written @ reads).mean()
@@ -90,7 +90,7 @@ def test_the_optimum_of_a_writer_that_only_the_readout_reads_is_its_mean_where_t
 @pytest.mark.parametrize("together", ["one", "some"])
 def test_constants_do_no_more_harm_than_means(kind: str, together: Any) -> None:
     model, task = from_hf(micro.hugging_face(kind)), random_task(batch=8)
-    constants = optimal_constants(model, task, together=together, steps=150, prompts=8)
+    constants = optimal_constants(model, task, together=together, steps=150, prompts=8).outputs
     mean = Ablator(model, task, "mean", 8)(task)
     assert constants.embed.shape == mean.embed.shape
     assert [z.shape for z in constants.z] == [z.shape for z in mean.z]
@@ -101,13 +101,13 @@ def test_constants_do_no_more_harm_than_means(kind: str, together: Any) -> None:
 def test_constants_do_no_more_harm_than_means_in_compiled_programs(key: str) -> None:
     made = KNOWN[key].load()
     task = made.task(16)
-    constants = optimal_constants(made.model, task, steps=200)
+    constants = optimal_constants(made.model, task, steps=200).outputs
     assert kl(made.model, task, constants) <= kl(made.model, task, Ablator(made.model, task, "mean", 16)(task)) + 1e-6
 
 
 def test_a_seed_decides_everything_and_a_stop_keeps_the_constants_so_far(model: Transformer) -> None:
     task = random_task(vocab=200, batch=4)
-    one, again, other = (optimal_constants(model, task, steps=3, prompts=2, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (optimal_constants(model, task, steps=3, prompts=2, seed=seed).outputs for seed in (0, 0, 1))
     assert torch.equal(one.mlp[0], again.mlp[0])
     assert any(not torch.equal(a, b) for a, b in zip(one.mlp, other.mlp, strict=True))
     seen = []
@@ -115,8 +115,9 @@ def test_a_seed_decides_everything_and_a_stop_keeps_the_constants_so_far(model: 
         model, task, steps=9, together="all", progress=lambda p: seen.append((p.done, p.total)) or p.done < 2
     )
     assert seen == [(1, 9), (2, 9)]
-    assert not torch.equal(stopped.embed, Ablator(model, task, "mean", 2)(task).embed)
-    assert not stopped.embed.requires_grad
+    assert not stopped.complete
+    assert not torch.equal(stopped.outputs.embed, Ablator(model, task, "mean", 2)(task).embed)
+    assert not stopped.outputs.embed.requires_grad
 
 
 def test_bad_requests_are_explained(model: Transformer) -> None:
@@ -125,9 +126,9 @@ def test_bad_requests_are_explained(model: Transformer) -> None:
         optimal_constants(model, task, together="two")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Unknown loss"):
         optimal_constants(model, task, loss="l1")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least one step"):
+    with pytest.raises(ValueError, match="'steps' takes 1 or more, not 0"):
         optimal_constants(model, task, steps=0)
-    with pytest.raises(ValueError, match="at least one pair of prompts"):
+    with pytest.raises(ValueError, match="'prompts' takes 1 or more, not 0"):
         optimal_constants(model, task, prompts=0)
     linear_model, numbers = linear()
     with pytest.raises(ValueError, match="has one output; choose loss='metric'"):
@@ -138,7 +139,7 @@ def test_circuits_can_be_judged_and_edges_scored_with_optimal_constants() -> Non
     model = from_hf(micro.hugging_face("llama-grouped"))
     task = random_task()
     scores = discover(model, task, "eap", ablation="optimal")
-    constants = optimal_constants(model, task)
+    constants = optimal_constants(model, task).outputs
     found = evaluate(model, task, scores.top(60), "optimal")
     run = PatchedRun(model, task, constants)
     assert found.metric == pytest.approx(float(run.metric(scores.top(60).mask).mean()), abs=1e-5)

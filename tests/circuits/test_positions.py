@@ -244,7 +244,7 @@ def test_bad_requests_are_explained() -> None:
         evaluate_positions(model, unlike, PositionCircuit.from_edges(graph, 7, []))
     with pytest.raises(ValueError, match="'exact' gives no scores by position or neuron; choose one of eap-ig, eap"):
         position_scores(model, task, method="exact")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least one step"):
+    with pytest.raises(ValueError, match=r"'steps' .* takes 1 or more, not 0"):
         position_scores(model, task, steps=0)
     with pytest.raises(ValueError, match="Unknown ablation 'non'"):
         position_scores(model, task, ablation="non")  # type: ignore[arg-type]

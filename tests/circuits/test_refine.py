@@ -74,9 +74,9 @@ def test_bad_requests_are_explained(model: Transformer) -> None:
     task: Any = tasks.load("ioi", model, n=2)
     with pytest.raises(ValueError, match="did you mean 'eap-ig'"):
         refine(model, task, start="eap_ig")
-    with pytest.raises(ValueError, match="temperature must be above 0"):
+    with pytest.raises(ValueError, match="'temperature' takes a number above 0, not 0"):
         refine(model, task, temperature=0)
-    with pytest.raises(ValueError, match="learning_rate must be above 0"):
+    with pytest.raises(ValueError, match="'learning_rate' takes a number above 0, not -1"):
         refine(model, task, learning_rate=-1)
     with pytest.raises(ValueError, match="Unknown loss"):
         refine(model, task, loss="mse")  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +70,8 @@ def fill(
     figures: dict[str, float] = {}
     reason = None
     try:
-        figures = _on_task(slot, made, settings, progress) if slot.kind == "task" else _on_known(slot, made, settings)
+        work = _on_task if slot.kind == "task" else _on_known
+        figures = work(slot, made, settings, loaded, progress)
         figures["seconds"] = round(time.perf_counter() - begin, 3)
     except ValueError as error:
         reason = " ".join(str(error).split())
@@ -93,6 +96,8 @@ def _options(slot: Slot, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The method's options: those asked for, and the ablation where it has one."""
     from workbench.circuits.methods import method
 
+    if slot.method == RANDOM:
+        return {}
     own = method(slot.method).options.get("ablation")
     # A method with another default, such as zero, keeps it unless another ablation than the usual was asked for.
     asked = own is not None and (own == "resample" or settings["ablation"] != "resample")
@@ -100,15 +105,23 @@ def _options(slot: Slot, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**same, **settings["options"].get(slot.method, {})}
 
 
-def _on_task(slot: Slot, model: Transformer, settings: Mapping[str, Any], progress: ProgressFn) -> dict[str, float]:
+def _on_task(
+    slot: Slot, model: Transformer, settings: Mapping[str, Any], loaded: dict[str, Any], progress: ProgressFn
+) -> dict[str, float]:
     """CMD and CPR of a method, or of edges in random order."""
     from workbench.circuits import Stopped, faithfulness_curve, tasks
 
     task = tasks.load(slot.task, model, n=settings["n"], seed=slot.seed)
-    scores = _scores(slot, model, task, settings, progress)
+    options = _options(slot, settings)
+    kind = settings["ablation"]
+    if "optimal" in (kind, options.get("ablation")):
+        constants = _constants(slot, model, task, loaded, progress)
+        kind = constants if kind == "optimal" else kind
+        options |= {"ablation": constants} if options.get("ablation") == "optimal" else {}
+    scores = _scores(slot, model, task, options, progress)
     if not scores.complete:
         raise Stopped("Stopped before the cell was finished.")
-    curve = faithfulness_curve(model, task, scores, settings["ablation"], control=False, progress=progress)
+    curve = faithfulness_curve(model, task, scores, kind, control=False, progress=progress)
     if not curve.complete:
         raise Stopped("Stopped before the cell was finished.")
     return {
@@ -119,29 +132,64 @@ def _on_task(slot: Slot, model: Transformer, settings: Mapping[str, Any], progre
     }
 
 
-def _scores(slot: Slot, model: Transformer, task: Task, settings: Mapping[str, Any], progress: ProgressFn) -> Scores:
+def _constants(slot: Slot, model: Transformer, task: Task, loaded: dict[str, Any], progress: ProgressFn) -> Any:
+    """The constants of optimal ablation, learned once for all methods on the same prompts."""
+    from workbench.circuits import Stopped
+    from workbench.circuits.optimal import optimal_constants
+
+    key = f"constants {slot.task} {slot.seed}"
+    if key not in loaded:
+        learned = optimal_constants(model, task, progress=progress)
+        if not learned.complete:
+            raise Stopped("Stopped before the cell was finished.")
+        loaded[key] = learned
+    return loaded[key]
+
+
+def _scores(slot: Slot, model: Transformer, task: Task, options: Mapping[str, Any], progress: ProgressFn) -> Scores:
     import torch
 
     from workbench.circuits import Scores, discover
     from workbench.circuits.activations import graph_of
 
     if slot.method != RANDOM:
-        return discover(model, task, method=slot.method, progress=progress, **_options(slot, settings))
+        return discover(model, task, method=slot.method, progress=progress, **options)
     graph = graph_of(model)
     noise = torch.rand(graph.mask.shape, generator=torch.Generator().manual_seed(slot.seed))
     return Scores(graph, noise * graph.mask, RANDOM, task.name, {"seed": slot.seed}, len(task))
 
 
-def _on_known(slot: Slot, made: Any, settings: Mapping[str, Any]) -> dict[str, float]:
-    """AUROC and average precision of a method on a model whose circuit is known."""
-    from workbench.circuits.known.examine import examine_made
+def _on_known(
+    slot: Slot,
+    made: Any,
+    settings: Mapping[str, Any],
+    loaded: dict[str, Any],  # noqa: ARG001 - as of a task's cell
+    progress: ProgressFn,
+) -> dict[str, float]:
+    """AUROC and average precision of a method on a model whose circuit is known, and the same on random weights."""
+    from workbench.circuits import Progress, Stopped, discover, ground_truth
+    from workbench.circuits.known.examine import examine_made, shown_edges
+    from workbench.models import fresh
 
-    found = examine_made(made, slot.method, n=settings["n"], seed=slot.seed, **_options(slot, settings))
+    options, n, seed = _options(slot, settings), settings["n"], slot.seed
+    draws = settings["untrained"]
+    found = examine_made(made, slot.method, n=n, seed=seed, progress=progress, **options)
+    untrained = [found.untrained]
+    for draw in range(draws):
+        if draw:
+            other = fresh(made.model.cfg, seed=seed + draw)
+            control = discover(other, made.task(n, seed), slot.method, progress=progress, **options)
+            untrained.append(ground_truth(control, shown_edges(made)))
+        if progress(Progress(draw + 1, draws, "random weights")) is False:
+            raise Stopped("Stopped before the cell was finished.")
+    aurocs = [one.auroc for one in untrained if math.isfinite(one.auroc)]
     return {
         "auroc": found.truth.auroc,
         "average_precision": found.truth.average_precision,
         "node_auroc": found.truth.node_auroc,
-        "untrained_auroc": found.untrained.auroc,
+        "untrained_auroc": statistics.fmean(aurocs) if aurocs else math.nan,
+        "untrained_auroc_low": min(aurocs, default=math.nan),
+        "untrained_auroc_high": max(aurocs, default=math.nan),
         "random_auroc": found.random_auroc,
         "chance_average_precision": found.truth.chance_average_precision,
     }

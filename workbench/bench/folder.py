@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.bench.table import BenchTable, Cell
-from workbench.runs.files import RUNNING, RunError, canonical_json, claim, write_json
+from workbench.runs.files import canonical_json, write_json
+from workbench.runs.held import held as folder_held
 
 SETTINGS, CELLS = "bench.json", "cells"
 
@@ -25,44 +26,9 @@ def held(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     Raises:
         RunError: it began with others, somebody works on it, or it cannot be written.
     """
-    try:
-        (folder / CELLS).mkdir(parents=True, exist_ok=True)
-        claim(folder)
-    except OSError as error:
-        raise RunError(f"Cannot write to '{folder}' ({error.strerror}); choose another folder with --out.") from None
-    try:
-        _same_settings(folder, settings)
+    with folder_held(folder, settings, what="benchmark", file=SETTINGS, option="--out"):
+        (folder / CELLS).mkdir(exist_ok=True)
         yield
-    finally:
-        (folder / RUNNING).unlink(missing_ok=True)
-
-
-def _same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Note the settings, or refuse to go on with others."""
-    path = folder / SETTINGS
-    if not path.exists():
-        write_json(path, settings)
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(before, dict)
-    except (OSError, ValueError, AssertionError):
-        raise RunError(f"'{path}' cannot be read; choose another folder with --out.") from None
-    now = json.loads(canonical_json(settings))
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if keys:
-        was, asked = (", ".join(f"{key} {_said(of.get(key))}" for key in keys) for of in (before, now))
-        raise RunError(
-            f"The benchmark in '{folder}' began with {was} and cannot go on with {asked}; ask for the same, or choose "
-            "another folder with --out."
-        )
-
-
-def _said(value: Any) -> str:
-    """A setting in words."""
-    if isinstance(value, list):
-        return "/".join(map(str, value)) or "none"
-    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def keep(folder: Path, cell: Cell) -> None:

@@ -29,7 +29,8 @@ class Cell:
         model: name of the model; of a known model its name too.
         seed: of the prompts.
         figures: ``cmd``, ``cpr``, ``accuracy``, ``n_examples`` or ``auroc``, ``average_precision``, ``node_auroc``,
-            ``untrained_auroc``, ``chance_average_precision``; and ``seconds``. Empty where there are none.
+            ``untrained_auroc`` (mean over draws of random weights, with ``_low`` and ``_high``),
+            ``chance_average_precision``; and ``seconds``. Empty where there are none.
         reason: why there are none; None where there are.
         fingerprint: of the model.
     """
@@ -71,6 +72,11 @@ class BenchTable:
                 found.setdefault((cell.model, cell.task, cell.method), []).append(cell.figures.get(figure, math.nan))
         return found
 
+    def _cell(self, kind: Kind, key: tuple[str, str, str], figure: str) -> str:
+        """A figure's mean over seeds with its range; that of draws within a seed where there are several."""
+        values, low, high = (self.of(kind, key[2], figure + end)[key] for end in ("", "_low", "_high"))
+        return _spread(values, [*values, *low, *high])
+
     @property
     def refused(self) -> list[Cell]:
         """Cells without figures, each with its reason."""
@@ -93,7 +99,9 @@ class BenchTable:
 
     def to_markdown(self) -> str:
         """A table for tasks, one for known models, means over seeds with their range; then what was refused."""
-        asked = ", ".join(f"{key} {value}" for key, value in self.settings.items() if key in ("n", "seeds", "ablation"))
+        asked = ", ".join(
+            f"{key} {value}" for key, value in self.settings.items() if key in ("n", "seeds", "ablation", "untrained")
+        )
         parts = [f"{asked}." + ("" if self.complete else " Stopped before its end.")]
         for kind, title, columns in _TABLES:
             keys = list(self.of(kind, "", columns[0][0]))
@@ -104,7 +112,7 @@ class BenchTable:
                 "|" + "---|" * len(title) + "---:|" * len(columns),
             ]
             for key in keys:
-                cells = [_spread(self.of(kind, key[2], figure)[key]) for figure, _ in columns]
+                cells = [self._cell(kind, key, figure) for figure, _ in columns]
                 lines.append("| " + " | ".join([*map(_escaped, key if kind == "task" else key[1:]), *cells]) + " |")
             parts.append("\n".join(lines))
         if self.refused:
@@ -136,13 +144,13 @@ _TABLES: list[tuple[Kind, list[str], list[tuple[str, str]]]] = [
 ]
 
 
-def _spread(values: Sequence[float]) -> str:
-    """Mean, and the range where there are several."""
-    known = [value for value in values if math.isfinite(value)]
+def _spread(values: Sequence[float], reach: Sequence[float]) -> str:
+    """The mean of the values, and how far they reach where that is more than one number."""
+    known, ends = ([value for value in of if math.isfinite(value)] for of in (values, reach))
     if not known:
         return "–"
     mean = f"{sum(known) / len(known):.3g}"
-    return mean if min(known) == max(known) else f"{mean} ({min(known):.3g} to {max(known):.3g})"
+    return mean if min(ends) == max(ends) else f"{mean} ({min(ends):.3g} to {max(ends):.3g})"
 
 
 def _escaped(text: str) -> str:

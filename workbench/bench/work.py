@@ -39,6 +39,7 @@ def run(
     n: int = 32,
     seeds: Sequence[int] = (0,),
     ablation: Ablation = "resample",
+    untrained: int = 3,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: ProgressFn | None = None,
 ) -> BenchTable:
@@ -53,6 +54,8 @@ def run(
         n: pairs of prompts.
         seeds: of the prompts.
         ablation: what edges outside a circuit carry, and what a method that ablates compares with.
+        untrained: random models of the shape of each known one, on which a method is run too; the first has the seed
+            of the prompts, each further one the next.
         options: of methods, by method.
         progress: called after every step and every cell; returning False stops and keeps the finished cells.
 
@@ -74,6 +77,7 @@ def run(
         "n": n,
         "seeds": list(seeds),
         "ablation": ablation,
+        "untrained": untrained,
         "options": options,
     }
     _check(settings, models)
@@ -115,6 +119,8 @@ def _check(settings: Mapping[str, Any], models: Sequence[str | Transformer]) -> 
     check_ablation(settings["ablation"])
     if settings["n"] < 1:
         raise ValueError(f"A task needs at least one pair of prompts, not {settings['n']}.")
+    if settings["untrained"] < 1:
+        raise ValueError(f"The baseline takes at least one untrained model, not {settings['untrained']}.")
     if not settings["methods"] or not settings["seeds"]:
         raise ValueError("A benchmark needs at least one method and one seed.")
     if not (settings["tasks"] and models) and not settings["known"]:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from workbench.circuits.activations import Ablation, graph_of
 from workbench.circuits.graph import Circuit, Graph, Scores
+from workbench.circuits.option_values import check_range
 from workbench.circuits.partial import Keep, Partial
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.circuits.sweep import BUDGET
@@ -144,10 +145,8 @@ def _refuse_extremes(
 
 
 def _check(threshold: float | None, steps: int, metric: str, order: str) -> None:
-    if threshold is not None and not (threshold > 0 and math.isfinite(threshold)):
-        raise ValueError(f"ACDC's threshold must be a number above 0; got {threshold!r}.")
-    if steps < 1:
-        raise ValueError(f"A sweep over thresholds needs at least one; got steps={steps}.")
+    check_range("threshold", threshold, "acdc")
+    check_range("steps", steps, "acdc")
     for what, given, known in (("metric", metric, get_args(Loss)), ("order", order, get_args(Order))):
         if given not in known:
             raise ValueError(f"ACDC has no {what} '{given}'; choose one of {', '.join(known)}.")

@@ -4,14 +4,14 @@ Vig et al. 2020 (arXiv 2004.12265), Meng et al. 2022 (arXiv 2202.05262, "causal 
 Heimersheim and Nanda 2024 (arXiv 2404.15255). One forward, from the node's layer on, for each node (or each node at
 each position) and prompt; those of one layer go together. Everything before the layer is computed once.
 
-As a method for edges, every edge out of a node gets the node's effect: it says which nodes matter and nothing of where
-their output is read, so it is a baseline for methods that tell edges apart.
+As a method for edges, every edge gets the effect of the lesser of its two nodes: it says which nodes matter and nothing
+of where their output is read, so it is a baseline for methods that tell edges apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -24,7 +24,7 @@ from workbench.circuits.graph import Scores
 from workbench.circuits.partial import Keep, Partial
 from workbench.circuits.path_patching import Direction, check_direction, swapped
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
-from workbench.circuits.sweep import BUDGET
+from workbench.circuits.sweep import BUDGET, spread
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 from workbench.models.embedding import n_positions
@@ -133,15 +133,19 @@ def activation_patching(
     resume: Scores | None = None,
     keep: Keep | None = None,
 ) -> Scores:
-    """Score every edge by the effect of replacing all that its writer writes: one forward for each node.
+    """Score every edge by the effects of replacing what its two nodes write: one forward for each node.
+
+    An edge carries the effect of that end which is worth less (:func:`workbench.circuits.sweep.spread`), so that the
+    edges above a threshold are those between the nodes above it.
 
     Args:
         model: any model whose graph has edges.
         task, direction, ablation, budget: as in :func:`patching_sweep`.
         progress: called after every layer of every batch of prompts; returning False keeps the layers that are done
-            (edges out of others have score 0).
+            (edges of others have score 0).
         resume: what ``keep`` was given by an earlier call with the same settings; only the rest is computed.
-        keep: called every few seconds with the scores found so far, NaN where there are none.
+        keep: called every few seconds with the effects found so far, each in the row of its node; NaN where there
+            are none.
 
     Raises:
         ValueError: an unknown direction or ablation, or ``resume`` of another run.
@@ -164,7 +168,9 @@ def activation_patching(
     for group, effects, _ in _effects(model, task, groups, direction, ablation, budget, progress):
         for writer, value in zip(writers[group.site, group.layer], effects.tolist(), strict=True):
             rest.fill_writer(writer, value)
-    return rest.result()
+    found = rest.result()
+    nodes = found.values[:, -1]  # every node is read by logits
+    return replace(found, values=spread(graph, nodes, nodes[graph.reader_node]))
 
 
 def _effects(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from workbench.circuits import stream
 from workbench.circuits.graph import Graph
+from workbench.circuits.progress import ProgressFn, Stopped
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 from workbench.models.embedding import n_positions
@@ -52,6 +53,65 @@ class WriterOutputs:
             [fn(a, b) for a, b in zip(self.z, other.z, strict=True)],
             [fn(a, b) for a, b in zip(self.mlp, other.mlp, strict=True)],
         )
+
+
+class OptimalConstants(str):
+    """The word ``optimal`` with its constants: it can be given wherever an ablation is named.
+
+    So constants are learned once (:func:`workbench.circuits.optimal.optimal_constants`) and judge as many circuits as
+    are wanted, of other prompts too. A copy, a pickle and JSON are the bare word: results stay plain data.
+
+    Attributes:
+        outputs: a constant for every writer, axes of length 1 for batch and position.
+        about: what they were learned from: model, task, prompts and the settings of the search.
+        done: steps that were taken; ``complete`` says whether they were all.
+        state: what the search needs to go on; empty where it is complete.
+    """
+
+    outputs: WriterOutputs
+    about: dict[str, Any]
+    done: int
+    state: dict[str, Tensor]
+
+    def __new__(
+        cls, outputs: WriterOutputs, about: dict[str, Any], done: int, state: dict[str, Tensor]
+    ) -> OptimalConstants:
+        """The word, with what belongs to it."""
+        self = super().__new__(cls, "optimal")
+        self.outputs, self.about, self.done, self.state = outputs, about, done, state
+        return self
+
+    @property
+    def complete(self) -> bool:
+        """Whether the search came to its end."""
+        return bool(self.done >= self.about["steps"])
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, ("optimal",)
+
+    def check(self, model: Transformer) -> None:
+        """Refuse another model than the one that the constants were learned on.
+
+        Raises:
+            ValueError: its weights are others.
+        """
+        if self.about["model"] != fingerprint_of(model):
+            raise ValueError(
+                f"These optimal constants were learned on another model than {model.name}; learn them on this one, or "
+                "ask for ablation='optimal'."
+            )
+
+
+AnyAblation = Ablation | OptimalConstants
+"""How edges are ablated: by name, or ``optimal`` with constants that were learned before."""
+
+
+def fingerprint_of(model: Transformer) -> str:
+    """The model's fingerprint; empty where its weights are not all in memory."""
+    try:
+        return model.fingerprint
+    except ValueError:
+        return ""
 
 
 def graph_of(model: Transformer) -> Graph:
@@ -116,20 +176,28 @@ class Ablator:
 
     ``resample``: its output on the corrupted prompt. ``mean``: its mean over all tokens of all corrupted prompts.
     ``positional-mean``: its mean over prompts at each position. ``zero``: nothing. ``optimal``: the constant that is
-    missed least, which is learned first (:mod:`workbench.circuits.optimal`). Padding never counts.
+    missed least (:mod:`workbench.circuits.optimal`); it is learned first, unless :class:`OptimalConstants` are given.
+    Padding never counts.
+
+    Args:
+        model, task: whose writers, on which prompts.
+        kind: the ablation.
+        batch_size: prompts at once.
+        progress: called after every step of learning constants; nothing else takes long.
 
     Raises:
-        ValueError: an unknown ablation.
+        ValueError: an unknown ablation, or constants of another model.
+        Stopped: stopped before the constants were learned.
     """
 
-    def __init__(self, model: Transformer, task: Task, kind: Ablation, batch_size: int) -> None:
+    def __init__(
+        self, model: Transformer, task: Task, kind: AnyAblation, batch_size: int, progress: ProgressFn | None = None
+    ) -> None:
         check_ablation(kind)
         self.model, self.kind = model, kind
         self._mean = None
         if kind == "optimal":
-            from workbench.circuits.optimal import optimal_constants  # it starts from the means, which are made here
-
-            self._mean = optimal_constants(model, task)
+            self._mean = self._learned(task, progress).map(lambda x: x.to(model.device, model.dtype))
         elif kind in ("mean", "positional-mean"):
             self._mean = self._means(task, batch_size)
 
@@ -145,6 +213,17 @@ class Ablator:
         z = like.new_zeros(1, 1, cfg.n_heads, cfg.d_head)
         nothing = like.new_zeros(1, 1, cfg.d_model)
         return WriterOutputs(nothing, [z] * cfg.n_layers, [nothing] * (0 if cfg.attn_only else cfg.n_layers))
+
+    def _learned(self, task: Task, progress: ProgressFn | None) -> WriterOutputs:
+        constants = self.kind
+        if not isinstance(constants, OptimalConstants):
+            from workbench.circuits.optimal import optimal_constants  # it starts from the means, which are made here
+
+            constants = optimal_constants(self.model, task, progress=progress)
+            if not constants.complete:
+                raise Stopped("Stopped before the constants of optimal ablation were learned; nothing was kept.")
+        constants.check(self.model)
+        return constants.outputs
 
     def _corrupted(self, batch: Task) -> WriterOutputs:
         return record(self.model, batch.corrupted, stream.attention_mask(self.model, batch))

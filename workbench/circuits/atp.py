@@ -26,6 +26,7 @@ from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, WriterOutputs, graph_of, writer_names
 from workbench.circuits.graph import Graph, Scores
 from workbench.circuits.node_gradients import CleanRun, clean_run, writer_effects
+from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
 from workbench.circuits.sweep import BUDGET, Mean, Step, mean_over, spread
 from workbench.circuits.task import Task
@@ -43,6 +44,8 @@ def atp(
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score every edge by the attribution of the nodes that it joins.
 
@@ -52,24 +55,30 @@ def atp(
         qk_fix: make the softmax of patched queries and keys again, instead of trusting its gradient.
         graddrop: mean absolute effect over backwards that each leave out one layer; scores are then not negative. A
             model of one layer has no other to leave out, and its plain absolute effect is taken.
-        model, task, ablation, budget, progress: as in :func:`workbench.circuits.eap.eap`.
+        model, task, ablation, budget, progress, resume, keep: as in :func:`workbench.circuits.eap.eap`.
 
     Returns:
         Scores in units of the task's metric.
 
     Raises:
-        ValueError: an unknown ablation.
+        ValueError: an unknown ablation, or ``resume`` of another search.
         Stopped: stopped before the first batch was done.
     """
-    mean = _node_effects(model, task, qk_fix, graddrop, ablation, budget, progress)
     graph = graph_of(model)
+    settings = {"ablation": ablation, "qk_fix": qk_fix, "graddrop": graddrop}
+    rest = Prompts(graph, task, "atp", settings, resume, keep, lambda nodes: _edges(graph, nodes))
+    mean = _node_effects(model, task, qk_fix, graddrop, ablation, budget, progress, rest)
+    return rest.found(mean.values, mean.n_examples)
+
+
+def _edges(graph: Graph, nodes: Float[Tensor, " nodes"]) -> Float[Tensor, "writers readers"]:
+    """Scores of edges from those of nodes."""
     n = len(graph.writers)
-    writers = mean.values[:n]
+    writers = nodes[:n]
     readers = writers[graph.reader_node.to(writers.device)]  # MLPs; heads' parts are put in their places below
     for layer in range(graph.n_layers):
-        readers[graph.attention_readers(layer)] = mean.values[n + 3 * graph.n_heads * layer :][: 3 * graph.n_heads]
-    edges = Mean(spread(graph, writers, readers), mean.n_examples, mean.complete)
-    return edges.scores(model, task, "atp", ablation=ablation, qk_fix=qk_fix, graddrop=graddrop)
+        readers[graph.attention_readers(layer)] = nodes[n + 3 * graph.n_heads * layer :][: 3 * graph.n_heads]
+    return spread(graph, writers, readers)
 
 
 def node_scores(
@@ -105,6 +114,7 @@ def _node_effects(
     ablation: Ablation,
     budget: int,
     progress: ProgressFn | None,
+    rest: Prompts | None = None,
 ) -> Mean:
     graph = graph_of(model)
     drops = graph.n_layers if graddrop and graph.n_layers > 1 else 0
@@ -131,7 +141,8 @@ def _node_effects(
         passes[0] = drops  # the embedding is of no layer
         return (total / passes).sum(0)
 
-    return mean_over(model, task, score, steps=drops or 1, ablation=ablation, budget=budget, progress=progress)
+    steps = drops or 1
+    return mean_over(model, task, score, steps=steps, ablation=ablation, budget=budget, progress=progress, rest=rest)
 
 
 class _Gates:

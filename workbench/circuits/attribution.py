@@ -197,12 +197,8 @@ def _past_attention(
     model: Transformer, graph: Graph, layer: int, carried: Tensor, gradients: ReaderGradients, frozen: bool
 ) -> None:
     """Carry differences through the norm that lies behind a layer's attention, where there is one: in place."""
-    block, heads = model.blocks[layer], graph.attention_writers(layer)
-    if model.cfg.norm_place == "post":
-        resid = gradients.resid_pre[layer] + block.attn.write(gradients.outputs.z[layer])
-        stream.push(block.ln1, carried[: heads.stop], resid, frozen=frozen)
-    elif block.ln1_post is not None:
-        stream.push(block.ln1_post, carried[heads], block.attn.write(gradients.outputs.z[layer]), frozen=frozen)
+    heads, z = graph.attention_writers(layer), gradients.outputs.z[layer]
+    stream.push_past_attention(model.blocks[layer], carried, heads, gradients.resid_pre[layer], z, frozen=frozen)
 
 
 def norm_pull_back(norm: Norm, gradient: Tensor, resid: Tensor, *, frozen: bool = False) -> Tensor:

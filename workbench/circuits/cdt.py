@@ -15,8 +15,9 @@ nodes, one rule and an unsigned score; edges, MLPs and signs are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -27,10 +28,12 @@ from workbench.circuits.decomposition import flow, rules, targets
 from workbench.circuits.decomposition.baselines import Baseline
 from workbench.circuits.decomposition.contributions import bytes_of, prompts_that_fit, sources_that_fit
 from workbench.circuits.decomposition.direct import Direct
-from workbench.circuits.decomposition.propagate import Prompts, Source, Sweep
-from workbench.circuits.decomposition.rules import Rule
+from workbench.circuits.decomposition.propagate import Prompts as Run
+from workbench.circuits.decomposition.propagate import Source, Sweep
+from workbench.circuits.decomposition.rules import Rule, RuleKey
 from workbench.circuits.decomposition.split import all_nodes, source_of
 from workbench.circuits.graph import Graph, Scores
+from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.circuits.sweep import BUDGET
 from workbench.circuits.task import Task
@@ -38,18 +41,24 @@ from workbench.models import Transformer
 from workbench.models.embedding import n_positions
 
 Level = Literal["edges", "nodes"]
+PROMPTS = 8
+"""At most so many prompts at once; what a stopped search keeps is whole batches."""
+_KEPT = 4
+"""Share of the budget that one source may take: slopes need what every layer of its sweep computed."""
 
 
 def cdt(
     model: Transformer,
     task: Task,
     *,
-    rule: str = "shapley",
+    rule: RuleKey = "exact",
     level: Level = "edges",
     steps: int = 1,
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score edges, or nodes, by contextual decomposition.
 
@@ -62,6 +71,8 @@ def cdt(
         ablation: what a writer is compared with.
         budget: bytes beside the model; prompts and sources are taken in batches that fit.
         progress: called after every source of every batch of prompts; returning False keeps the prompts that are done.
+        resume: what ``keep`` was given by an earlier call with the same settings; only the other prompts are worked on.
+        keep: called every few seconds with the mean over the prompts that are done.
 
     Returns:
         Scores in units of the task's metric.
@@ -71,33 +82,41 @@ def cdt(
         Stopped: stopped before one batch of prompts was done.
     """
     carrier, graph = rules.find(rule), graph_of(model)
-    flow.check_rule(carrier, model)
+    check(model, {"rule": rule})
     if level not in get_args(Level):
         raise ValueError(f"Unknown level '{level}'; choose 'edges' or 'nodes'.")
+    settings = {"rule": rule, "level": level, "steps": steps, "ablation": ablation}
+    rest = Prompts(graph, task, "cdt", settings, resume, keep)
     width = n_positions(model, task.clean)
-    size = min(batch_size_for(model, task, budget), prompts_that_fit(model, width, len(task), budget // _KEPT))
-    ablator = Ablator(model, task, ablation, size)
-    batches = list(task.batches(size))
-    report = Reporter(
-        progress, len(batches) * len(graph.writers) * (1 + steps if level == "edges" else 1), "carrying parts"
-    )
-    total, done = torch.zeros(graph.mask.shape, dtype=torch.float64), 0
+    fits = prompts_that_fit(model, width, min(PROMPTS, len(task)), budget // _KEPT)
+    ablator = Ablator(model, task, ablation, batch_size_for(model, task, budget))
+    batches = list(task.rows(rest.done, len(task)).batches(fits))
+    report = Reporter(progress, len(batches) * len(graph.writers) * (1 + steps * (level == "edges")), "carrying parts")
+    total, done = torch.zeros(graph.mask.shape, dtype=torch.float64), rest.done
+    if rest.total is not None:
+        total += rest.total
     for batch in batches:
         run = _Batch(model, batch, carrier, ablator(batch), graph, steps, budget, report)
         found = run.edges() if level == "edges" else run.nodes()
         if found is None:
             break
-        total += found
+        total += found.masked_fill(~graph.mask, 0.0)
         done += len(batch)
+        rest.hand_mean(total.float(), done, done == len(task))
     if not done:
-        raise Stopped("Stopped before the first batch of prompts was done; nothing was kept.")
-    values = (total / done).float().masked_fill(~graph.mask, 0.0)
-    settings = {"rule": rule, "level": level, "steps": steps, "ablation": ablation}
-    return Scores(graph, values, "cdt", task.name, settings, done, complete=done == len(task))
+        raise Stopped("Stopped before the first prompts were done; nothing was kept.")
+    return rest.found((total / done).float(), done)
 
 
-_KEPT = 4
-"""Share of the budget that one source may take: slopes need what every layer of its sweep computed."""
+def check(model: Transformer | None, options: Mapping[str, Any]) -> None:
+    """Refuse a rule that a model's attention does not admit.
+
+    Raises:
+        ValueError: there is no such rule, or saying which rules the model admits.
+    """
+    rule = rules.find(options["rule"])
+    if model is not None:
+        flow.check_rule(rule, model)
 
 
 class _Batch:
@@ -116,7 +135,7 @@ class _Batch:
     ) -> None:
         self.model, self.rule, self.graph, self.budget, self.report = model, rule, graph, budget, report
         mask = stream.attention_mask(model, batch)
-        self.prompts = Prompts.run(model, batch.clean.to(model.device), mask, batch.lengths)
+        self.prompts = Run.run(model, batch.clean.to(model.device), mask, batch.lengths)
         self.steps, self.ablated = steps, ablated
         self.outputs = record(model, batch.clean, mask)
         self.baseline = Baseline.of(ablated)
@@ -162,7 +181,7 @@ class _Batch:
         for step in range(self.steps):
             far = (step + 0.5) / self.steps
             # A source is its output less the baseline, so that this baseline leaves so much of it.
-            near = self.outputs.combine(self.ablated, lambda whole, none: torch.lerp(whole, none, far))
+            near = self.outputs.combine(self.ablated, partial(torch.lerp, weight=far))
             for layer in range(self.model.cfg.n_layers):
                 given = [x.requires_grad_() for x in (near.z[layer], *near.mlp[layer : layer + 1])]
                 into = [slopes.z[layer], *slopes.mlp[layer : layer + 1]]

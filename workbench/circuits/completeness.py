@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.circuits.activations import Ablation, check_ablation
+from workbench.circuits.activations import AnyAblation, check_ablation
 from workbench.circuits.eap import BUDGET
-from workbench.circuits.evaluate import check_graph, circuit_metrics, share_kept
+from workbench.circuits.evaluate import KeepMetrics, check_graph, circuit_metrics, share_kept
 from workbench.circuits.graph import Circuit, head_of, layer_of
 from workbench.circuits.intervals import LEVEL, RESAMPLES, bounds, resamples
 from workbench.circuits.progress import ProgressFn
@@ -78,7 +78,7 @@ def completeness(
     model: Transformer,
     task: Task,
     circuit: Circuit,
-    ablation: Ablation = "resample",
+    ablation: AnyAblation = "resample",
     *,
     draws: int = 20,
     unit: Unit = "nodes",
@@ -86,6 +86,8 @@ def completeness(
     seed: int = 0,
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Float[Tensor, "masks examples"] | None = None,
+    keep: KeepMetrics | None = None,
 ) -> Completeness:
     """Remove the same sets from circuit and model and compare.
 
@@ -97,6 +99,7 @@ def completeness(
         unit: draw ``nodes``, with all edges that leave them, or single ``edges`` of the circuit.
         groups: named sets of nodes besides; None for the circuit's own heads and MLP of every layer, ``{}`` for none.
         seed: of the random sets.
+        resume, keep: as in :func:`workbench.circuits.evaluate.circuit_metrics`.
 
     Raises:
         ValueError: a circuit without edges or of another model, an unknown unit, ablation or node, nothing to remove,
@@ -122,7 +125,15 @@ def completeness(
     for one in removed.values():
         masks += [circuit.mask & ~one, whole & ~one]
     metrics = circuit_metrics(
-        model, task, masks, ablation=ablation, budget=budget, progress=progress, what="removing parts"
+        model,
+        task,
+        masks,
+        ablation=ablation,
+        budget=budget,
+        progress=progress,
+        what="removing parts",
+        resume=resume,
+        keep=keep,
     ).double()
     full, empty, *means = metrics.mean(1).tolist()
     shares = [share_kept(mean, full, empty, ablation) for mean in means]
@@ -140,7 +151,7 @@ def completeness(
         removals=removals,
         n_edges=circuit.n_edges,
         n_examples=metrics.shape[1],
-        ablation=ablation,
+        ablation=str(ablation),
         complete=metrics.shape[1] == len(task),
     )
 

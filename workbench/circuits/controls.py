@@ -8,19 +8,21 @@ Conmy et al. 2023 (arXiv 2304.14997, reset networks) ask what a method finds whe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.circuits.activations import Ablation, check_ablation
+from workbench.circuits.activations import Ablation, AnyAblation, check_ablation
 from workbench.circuits.eap import BUDGET
-from workbench.circuits.evaluate import check_graph, circuit_metrics, evaluate, share_kept
+from workbench.circuits.evaluate import KeepMetrics, check_graph, circuit_metrics, evaluate, share_kept
 from workbench.circuits.graph import Circuit, Graph, Ranking
 from workbench.circuits.intervals import LEVEL, bounds
 from workbench.circuits.methods import discover
+from workbench.circuits.methods import method as method_of
 from workbench.circuits.progress import Progress, ProgressFn, Stopped
 from workbench.circuits.task import Task
 from workbench.models import Transformer, fresh
@@ -160,12 +162,14 @@ def random_control(
     model: Transformer,
     task: Task,
     circuit: Circuit,
-    ablation: Ablation = "resample",
+    ablation: AnyAblation = "resample",
     *,
     draws: int = 20,
     seed: int = 0,
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Float[Tensor, "masks examples"] | None = None,
+    keep: KeepMetrics | None = None,
 ) -> RandomControl:
     """Run a circuit and random circuits of its size (:func:`random_circuit`).
 
@@ -176,6 +180,7 @@ def random_control(
         circuit: the circuit; best pruned, as the random ones have no dangling edges.
         draws: how many random circuits.
         seed: of them.
+        resume, keep: as in :func:`workbench.circuits.evaluate.circuit_metrics`.
 
     Raises:
         ValueError: fewer than one draw, a circuit of another model, an ablation that is unknown or changes nothing.
@@ -189,7 +194,15 @@ def random_control(
     drawn = [random_circuit(circuit.graph, circuit.n_edges, generator).mask for _ in range(draws)]
     masks = [circuit.graph.mask, torch.zeros_like(circuit.mask), circuit.mask, *drawn]
     metrics = circuit_metrics(
-        model, task, masks, ablation=ablation, budget=budget, progress=progress, what="running random circuits"
+        model,
+        task,
+        masks,
+        ablation=ablation,
+        budget=budget,
+        progress=progress,
+        what="running random circuits",
+        resume=resume,
+        keep=keep,
     )
     full, empty, *means = metrics.double().mean(1).tolist()
     own, *random = (share_kept(mean, full, empty, ablation) for mean in means)
@@ -204,7 +217,7 @@ def random_control(
         p=(1 + as_good) / (1 + draws),
         n_edges=circuit.n_edges,
         n_examples=metrics.shape[1],
-        ablation=ablation,
+        ablation=str(ablation),
         complete=metrics.shape[1] == len(task),
     )
 
@@ -216,10 +229,12 @@ def untrained_control(
     *,
     n_edges: int,
     ranking: Ranking = "absolute",
-    ablation: Ablation = "resample",
+    ablation: AnyAblation = "resample",
     draws: int = 3,
     seed: int = 0,
     progress: ProgressFn | None = None,
+    resume: UntrainedControl | None = None,
+    keep: Callable[[UntrainedControl], None] | None = None,
     **options: Any,
 ) -> UntrainedControl:
     """Run a method on models with random weights (:func:`workbench.models.fresh`), and judge what it finds.
@@ -227,48 +242,84 @@ def untrained_control(
     Cost: for each draw the method once, and four patched forwards.
 
     Args:
-        model, task, ablation: as in :func:`workbench.circuits.evaluate`.
+        model, task, ablation: as in :func:`workbench.circuits.evaluate`; the method ablates the same, unless its own
+            default is another than ``resample`` and none was named.
         method: its key.
         n_edges: best edges that make a circuit, before pruning.
         ranking: best by absolute or by signed score.
         draws: how many random models.
         seed: of the first; each further one has the next.
         progress: called after every step; returning False keeps the draws that are finished.
+        resume: what an earlier run with the same settings handed out; its draws are not done again.
+        keep: takes the control so far, after every draw.
         **options: of the method.
 
     Raises:
-        ValueError: as :func:`workbench.circuits.discover` and :func:`workbench.circuits.evaluate`.
+        ValueError: as :func:`workbench.circuits.discover` and :func:`workbench.circuits.evaluate`, or ``resume`` of
+            another method, size or seed.
         Stopped: stopped before the first draw was finished.
     """
     check_ablation(ablation)
     if draws < 1:
         raise ValueError(f"The control needs at least one random model; got draws={draws}.")
-    own: list[float] = []
-    transferred: list[float] = []
-    for draw in range(draws):
+    _check_resumed(resume, method, n_edges, range(seed, seed + draws))
+    own = [] if resume is None else list(resume.own)
+    transferred = [] if resume is None else list(resume.transferred)
+    # Constants of this model say nothing of another: a random one learns its own.
+    named = cast(Ablation, str(ablation))
+    default = method_of(method).options.get("ablation")
+    if default == "resample" or (default is not None and named != "resample"):
+        options = {"ablation": named, **options}
+    for draw in range(len(own), draws):
         try:
             control = fresh(model.cfg, seed=seed + draw)
             scores = discover(control, task, method=method, progress=progress, **options)
             if not scores.complete:
                 break
             circuit = scores.top(n_edges, ranking)
-            there = _own_faithfulness(control, task, circuit, ablation, progress)
-            here = evaluate(model, task, circuit, ablation, progress=progress).faithfulness
+            there = _own_faithfulness(control, task, circuit, named, progress)
+            judged = evaluate(model, task, circuit, ablation, progress=progress)
         except Stopped:
             break
         own.append(there)
-        transferred.append(here)
+        transferred.append(judged.faithfulness)
+        if keep is not None:
+            keep(_control(method, own, transferred, n_edges, seed, draws))
         if progress is not None and progress(Progress(draw + 1, draws, "random models")) is False:
             break
     if not own:
         raise Stopped("Stopped before the first random model was through; nothing was kept.")
+    return _control(method, own, transferred, n_edges, seed, draws)
+
+
+def _control(
+    method: str, own: list[float], transferred: list[float], n_edges: int, seed: int, draws: int
+) -> UntrainedControl:
+    """The control after some of its draws."""
     spans = [bounds(torch.tensor(values, dtype=torch.float64), LEVEL) for values in (own, transferred)]
     seeds = [seed + draw for draw in range(len(own))]
-    return UntrainedControl(method, own, transferred, *spans[0], *spans[1], n_edges, seeds, len(own) == draws)
+    complete = len(own) == draws
+    return UntrainedControl(method, list(own), list(transferred), *spans[0], *spans[1], n_edges, seeds, complete)
+
+
+def _check_resumed(resume: UntrainedControl | None, method: str, n_edges: int, seeds: range) -> None:
+    """Refuse to go on with another control, both said.
+
+    Raises:
+        ValueError: another method, size or seeds.
+    """
+    if resume is None:
+        return
+    began, asked = (resume.method, resume.n_edges), (method, n_edges)
+    if began != asked or resume.seeds != list(seeds[: len(resume.seeds)]):
+        raise ValueError(
+            f"The control to go on with began with {began[0]}, {began[1]} edges, seeds {resume.seeds}; asked is "
+            f"{asked[0]}, {asked[1]} edges, seeds {list(seeds)}. Use the same, or start anew."
+        )
 
 
 def _own_faithfulness(
-    model: Transformer, task: Task, circuit: Circuit, ablation: Ablation, progress: ProgressFn | None
+    model: Transformer, task: Task, circuit: Circuit, ablation: AnyAblation, progress: ProgressFn | None
 ) -> float:
     """Faithfulness in a random model, whose metric the ablation need not change at all."""
     masks = [circuit.graph.mask, torch.zeros_like(circuit.mask), circuit.mask]

@@ -17,9 +17,10 @@ from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, WriterOutputs, graph_of, record
 from workbench.circuits.attribution import edge_scores, reader_gradients, writer_differences
 from workbench.circuits.graph import Scores
+from workbench.circuits.option_values import check_range
 from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
-from workbench.circuits.sweep import BUDGET, Step, check_steps, edge_means
+from workbench.circuits.sweep import BUDGET, Step, edge_means
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 
@@ -37,7 +38,7 @@ def eap(
     """Score every edge by edge attribution patching: two forwards and one backward.
 
     Args:
-        model: any hooked decoder.
+        model: any model whose graph has edges.
         task: pairs of prompts; scores are means over them.
         ablation: what an edge is replaced by.
         budget: bytes beside the model; prompts are taken in batches that fit.
@@ -88,7 +89,7 @@ def eap_ig(
         ValueError: ``steps`` below 1, or an unknown ablation.
         Stopped: stopped before the first batch was done.
     """
-    check_steps("EAP-IG", steps)
+    check_range("steps", steps, "eap-ig")
 
     def score(batch: Task, ablated: WriterOutputs, step: Step) -> Tensor:
         clean = record(model, batch.clean, stream.attention_mask(model, batch))

@@ -27,9 +27,10 @@ from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, WriterOutputs, graph_of, record
 from workbench.circuits.eap import scores_along
 from workbench.circuits.graph import Scores
+from workbench.circuits.option_values import check_range
 from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
-from workbench.circuits.sweep import BUDGET, Step, check_steps, edge_means
+from workbench.circuits.sweep import BUDGET, Step, edge_means
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 
@@ -59,7 +60,7 @@ def eap_gp(
         ValueError: ``steps`` below 1, or an unknown ablation.
         Stopped: stopped before the first batch was done.
     """
-    check_steps("EAP-GP", steps)
+    check_range("steps", steps, "eap-gp")
 
     def score(batch: Task, ablated: WriterOutputs, step: Step) -> Tensor:
         clean = record(model, batch.clean, stream.attention_mask(model, batch))

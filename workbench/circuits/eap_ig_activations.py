@@ -26,9 +26,10 @@ from workbench.circuits.attribution import (
     writer_differences,
 )
 from workbench.circuits.graph import Graph, Scores
+from workbench.circuits.option_values import check_range
 from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
-from workbench.circuits.sweep import BUDGET, Step, check_steps, edge_means
+from workbench.circuits.sweep import BUDGET, Step, edge_means
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 from workbench.models import taps as model_taps
@@ -62,7 +63,7 @@ def eap_ig_activations(
         ValueError: ``steps`` below 1, or an unknown ablation.
         Stopped: stopped before the first batch was done.
     """
-    check_steps("EAP-IG over activations", steps)
+    check_range("steps", steps, "eap-ig-activations")
     graph = graph_of(model)
     groups = _groups(graph)
 

@@ -21,15 +21,18 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from workbench.circuits import hard_concrete
 from workbench.circuits.activations import Ablation, graph_of
 from workbench.circuits.eap import BUDGET
 from workbench.circuits.graph import Scores
-from workbench.circuits.mask_training import Batches, Loss, check_training
-from workbench.circuits.progress import ProgressFn, Reporter
-from workbench.circuits.soft_run import check_soft
+from workbench.circuits.mask_training import Loss, check_training
+from workbench.circuits.option_values import check_range
+from workbench.circuits.partial import Keep
+from workbench.circuits.progress import ProgressFn
 from workbench.circuits.task import Task
+from workbench.circuits.training import Training
 from workbench.models import Transformer
 
 WARM_UP = 0.7
@@ -53,11 +56,13 @@ def edge_pruning(
     seed: int = 0,
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score every edge by the chance that a learned mask keeps it.
 
     Args:
-        model: any pre-norm decoder.
+        model: any model whose graph has edges.
         task: pairs of prompts that the masks are learned on.
         target: share of all edges to keep.
         steps: masks drawn, each with one forward and backward of about ten plain forwards in cost.
@@ -68,21 +73,20 @@ def edge_pruning(
         seed: of masks and order of prompts.
         budget: bytes beside the model.
         progress: called after every step; returning False keeps the masks so far.
+        resume: what ``keep`` was given by an earlier call with the same settings; the training goes on from there.
+        keep: called every few seconds with the masks so far and all that the next step depends on.
 
     Returns:
         P(z > 0) of every edge, the mean over the steps, between 0 and 1; edges dropped early have the smallest. It says
         which edges the behaviour needs, not how much, and has no sign.
 
     Raises:
-        ValueError: a model that is no pre-norm decoder, a share not in (0, 1), an unknown ablation or loss, or a
-            number that is not positive.
+        ValueError: a share not in (0, 1), an unknown ablation or loss, a number that is not positive, or ``resume`` of
+            another training.
     """
-    check_soft(model, "Edge pruning")
     check_training(model, loss, steps, learning_rate, prompts)
-    if not 0 < target < 1:
-        raise ValueError(f"target is the share of edges to keep and lies between 0 and 1; got {target}.")
+    check_range("target", target)
     graph = graph_of(model)
-    batches = Batches(model, task, ablation, prompts=prompts, budget=budget, seed=seed)
     exists = graph.mask.to(model.device)
     log_alpha = torch.full((graph.n_edges,), FIRST, device=model.device, requires_grad=True)
     multipliers = torch.zeros(2, device=model.device, requires_grad=True)
@@ -90,24 +94,12 @@ def edge_pruning(
     ascent = torch.optim.Adam([multipliers], lr=learning_rate, maximize=True)
     kept = torch.zeros_like(log_alpha, requires_grad=False)
     noise = torch.Generator().manual_seed(seed)
-    report = Reporter(progress, steps, "learning masks of edges")
-    for ready in batches.steps(report):
-        mask = torch.zeros(graph.mask.shape, device=model.device)
-        mask = mask.masked_scatter(exists, hard_concrete.sample(log_alpha, noise))
-        goal = math.exp(math.log(target) * min(1.0, (report.done + 1) / (WARM_UP * steps)))
-        excess = hard_concrete.keep_probability(log_alpha).mean().log() - math.log(goal)
-        total = ready.distance(mask, loss, batches.scale) + multipliers[0] * excess + multipliers[1] * excess.square()
-        adam.zero_grad()
-        ascent.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        ascent.step()
-        with torch.no_grad():
-            log_alpha.clamp_(*LIMITS)
-            multipliers[1].clamp_(min=0)
-            kept += hard_concrete.keep_probability(log_alpha)
-    values = torch.zeros(graph.mask.shape)
-    values[graph.mask] = (kept / report.done).cpu()
+
+    def scores(done: int) -> Tensor:
+        values = torch.zeros(graph.mask.shape)
+        values[graph.mask] = (kept / done).cpu()
+        return values
+
     settings: dict[str, Any] = {
         "target": target,
         "steps": steps,
@@ -117,4 +109,33 @@ def edge_pruning(
         "ablation": ablation,
         "seed": seed,
     }
-    return Scores(graph, values, "edge-pruning", task.name, settings, len(task), complete=report.done == steps)
+    training = Training(
+        model,
+        task,
+        "edge-pruning",
+        settings,
+        learned={"log_alpha": log_alpha, "multipliers": multipliers, "kept": kept},
+        optimisers={"adam": adam, "ascent": ascent},
+        draws={"noise": noise},
+        scores=scores,
+        budget=budget,
+        resume=resume,
+        keep=keep,
+    )
+    for ready in training.steps(progress, "learning masks of edges"):
+        mask = torch.zeros(graph.mask.shape, device=model.device)
+        mask = mask.masked_scatter(exists, hard_concrete.sample(log_alpha, noise))
+        goal = math.exp(math.log(target) * min(1.0, (training.done + 1) / (WARM_UP * steps)))
+        excess = hard_concrete.keep_probability(log_alpha).mean().log() - math.log(goal)
+        price = multipliers[0] * excess + multipliers[1] * excess.square()
+        total = ready.distance(mask, loss, training.batches.scale) + price
+        adam.zero_grad()
+        ascent.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        ascent.step()
+        with torch.no_grad():
+            log_alpha.clamp_(*LIMITS)
+            multipliers[1].clamp_(min=0)
+            kept += hard_concrete.keep_probability(log_alpha)
+    return training.result()

@@ -6,7 +6,8 @@ and empty the run with every edge ablated (Mueller et al. 2025, arXiv 2504.13151
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,9 +15,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.circuits.activations import Ablation, Ablator, batch_size_for, check_ablation
+from workbench.circuits.activations import Ablator, AnyAblation, batch_size_for, check_ablation
 from workbench.circuits.eap import BUDGET
 from workbench.circuits.graph import Circuit, Ranking, Scores
+from workbench.circuits.partial import SECONDS
 from workbench.circuits.patching import PatchedRun
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.circuits.task import Task
@@ -24,6 +26,8 @@ from workbench.models import Transformer
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """MIB's circuit sizes as shares of all edges."""
+KeepMetrics = Callable[[Tensor], None]
+"""Takes the metrics [masks, examples] of circuits so far, NaN where there are none yet."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Evaluation:
     Attributes:
         faithfulness: 1 for the model itself, 0 for everything ablated; can be outside that range.
         metric, metric_full, metric_empty: mean metric of the circuit, the model and the ablated run.
-        accuracy: share of examples whose metric is above 0 in the circuit.
+        accuracy: share of examples whose right answers are above the wrong ones in the circuit; None where the metric
+            does not compare answers (:func:`compares_answers`).
         n_edges, n_nodes: size of the circuit (``input`` and ``logits`` are nodes too).
         n_edges_total: edges of the whole graph.
         n_examples: prompts that the means are over.
@@ -45,7 +50,7 @@ class Evaluation:
     metric: float
     metric_full: float
     metric_empty: float
-    accuracy: float
+    accuracy: float | None
     n_edges: int
     n_nodes: int
     n_edges_total: int
@@ -93,35 +98,62 @@ def circuit_metrics(
     task: Task,
     masks: Sequence[Bool[Tensor, "writers readers"]],
     *,
-    ablation: Ablation = "resample",
+    ablation: AnyAblation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
     what: str = "running circuits",
+    resume: Float[Tensor, "masks examples"] | None = None,
+    keep: KeepMetrics | None = None,
 ) -> Float[Tensor, "masks examples"]:
     """The task's metric of every example in every circuit.
 
-    Prompts go in batches that fit into ``budget`` bytes; a stop keeps the batches that are finished.
+    Prompts go in batches that fit into ``budget`` bytes; a stop keeps the batches that are finished. ``keep`` takes
+    what is there every few seconds and at the end, single circuits of a batch too, and ``resume`` goes on from that.
 
     Raises:
+        ValueError: ``resume`` is of other circuits or prompts.
         Stopped: stopped before one batch was through all circuits.
     """
     size = batch_size_for(model, task, budget)
-    ablator = Ablator(model, task, ablation, size)
-    report = Reporter(progress, -(-len(task) // size) * len(masks), what)
-    done: list[Tensor] = []
-    for batch in task.batches(size):
-        run, rows = PatchedRun(model, batch, ablator(batch)), []
-        for mask in masks:
+    values = torch.full((len(masks), len(task)), torch.nan) if resume is None else resume.clone()
+    if values.shape != (len(masks), len(task)):
+        raise ValueError(
+            f"The work to go on with had {values.shape[0]} circuits and {values.shape[1]} prompts; these are "
+            f"{len(masks)} and {len(task)}. Start anew."
+        )
+    parts = [slice(start, start + size) for start in range(0, len(task), size)]
+    left = [values[:, part].isnan().any(1).nonzero().flatten().tolist() for part in parts]
+    total = len(parts) * len(masks)
+    report = Reporter(progress, total, what, done=total - sum(map(len, left)))
+    ablator = Ablator(model, task, ablation, size, progress) if any(left) else None
+    handed = time.monotonic()
+    for part, places in zip(parts, left, strict=True):
+        if not places or ablator is None:
+            continue
+        batch = task.rows(part.start, part.stop)
+        run = PatchedRun(model, batch, ablator(batch))
+        for place in places:
             if not report.going:
                 break
-            rows.append(run.metric(mask))
+            values[place, part] = run.metric(masks[place]).float().cpu()
             report.step()
-        if len(rows) < len(masks):
+            if keep is not None and time.monotonic() - handed > SECONDS:
+                keep(values.clone())
+                handed = time.monotonic()
+        if not report.going:
             break
-        done.append(torch.stack(rows))
-    if not done:
+    if keep is not None:
+        keep(values.clone())
+    finished = int((~values.isnan().any(0)).long().cumprod(0).sum())
+    if not finished:
         raise Stopped("Stopped before the first prompts were through; nothing was kept.")
-    return torch.cat(done, dim=1).cpu()
+    return values[:, :finished]
+
+
+def compares_answers(task: Task) -> bool:
+    """Whether a metric above 0 means that right answers are above wrong ones: it compares them, on every prompt."""
+    both = [ids.shape[1] > 0 and bool((ids >= 0).any(1).all()) for ids in (task.right, task.wrong)]
+    return task.metric_kind in ("logit-diff", "prob-diff") and task.fn is None and all(both)
 
 
 def full_metric(model: Transformer, task: Task, n: int | None = None) -> float:
@@ -134,7 +166,7 @@ def evaluate(
     model: Transformer,
     task: Task,
     circuit: Circuit,
-    ablation: Ablation = "resample",
+    ablation: AnyAblation = "resample",
     *,
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
@@ -145,7 +177,8 @@ def evaluate(
         model: the model.
         task: prompts and metric.
         circuit: edges that carry the clean run; it is taken as it is.
-        ablation: what all other edges carry.
+        ablation: what all other edges carry; ``optimal`` learns its constants first, unless they are given
+            (:func:`workbench.circuits.optimal.optimal_constants`).
         budget: bytes beside the model; prompts are taken in batches that fit.
         progress: called after every batch.
 
@@ -164,12 +197,12 @@ def evaluate(
         metric=float(kept.mean()),
         metric_full=full,
         metric_empty=float(empty.mean()),
-        accuracy=float((kept > 0).float().mean()),
+        accuracy=float((kept > 0).float().mean()) if compares_answers(task) else None,
         n_edges=circuit.n_edges,
         n_nodes=len(circuit.nodes),
         n_edges_total=circuit.graph.n_edges,
         n_examples=len(kept),
-        ablation=ablation,
+        ablation=str(ablation),
         complete=len(kept) == len(task),
     )
 
@@ -178,13 +211,15 @@ def faithfulness_curve(
     model: Transformer,
     task: Task,
     scores: Scores,
-    ablation: Ablation = "resample",
+    ablation: AnyAblation = "resample",
     *,
     fractions: Sequence[float] = FRACTIONS,
     control: bool = True,
     seed: int = 0,
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Float[Tensor, "masks examples"] | None = None,
+    keep: KeepMetrics | None = None,
 ) -> FaithfulnessCurve:
     """Faithfulness of the best k edges for k over MIB's sizes, with CPR and CMD (trapezoids over the linear share).
 
@@ -194,6 +229,7 @@ def faithfulness_curve(
         fractions: shares of all edges, ascending.
         control: also run random circuits of the same sizes.
         seed: of the random order.
+        resume, keep: as in :func:`circuit_metrics`.
 
     Raises:
         ValueError: an unknown ablation, scores of another model, fractions not ascending in (0, 1], or an ablation
@@ -222,7 +258,15 @@ def faithfulness_curve(
         if same is None:
             masks.append(circuit.mask)
     metrics = circuit_metrics(
-        model, task, masks, ablation=ablation, budget=budget, progress=progress, what="checking faithfulness"
+        model,
+        task,
+        masks,
+        ablation=ablation,
+        budget=budget,
+        progress=progress,
+        what="checking faithfulness",
+        resume=resume,
+        keep=keep,
     )
     n = metrics.shape[1]
     full, (*means, empty) = full_metric(model, task, n), metrics.mean(1)[index].tolist()
@@ -241,7 +285,7 @@ def faithfulness_curve(
         metric_empty=empty,
         n_edges_total=graph.n_edges,
         n_examples=n,
-        ablation=ablation,
+        ablation=str(ablation),
         complete=n == len(task),
     )
 

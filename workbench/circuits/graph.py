@@ -302,6 +302,7 @@ class Scores:
         settings: the options that the method ran with.
         n_examples: how many prompts the scores are a mean of; fewer than the task's where a run was stopped.
         complete: False where the run was stopped before its end.
+        state: what a search under way needs beside the values to be gone on with; nothing in a result.
     """
 
     graph: Graph
@@ -311,6 +312,7 @@ class Scores:
     settings: dict[str, Any] = field(default_factory=dict)
     n_examples: int = 0
     complete: bool = True
+    state: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def ranked(self, ranking: Ranking = "absolute") -> Float[Tensor, "writers readers"]:
         """The key that edges are ordered by, -inf where no edge exists."""
@@ -342,15 +344,14 @@ class Scores:
         """The edges whose ranking key is at least ``threshold``, then pruned of dangling nodes.
 
         Raises:
-            ValueError: no edge reaches the threshold; the message says the range of the scores.
+            ValueError: no edge reaches the threshold (none reaches NaN), or every edge; the message says the range of
+                the scores.
         """
         key = self.ranked(ranking)
         mask = (key >= threshold) & self.graph.mask
-        if not mask.any():
+        if not mask.any() or torch.equal(mask, self.graph.mask):
             low, high = key[self.graph.mask].min(), key.max()
-            raise ValueError(
-                f"No edge reaches the threshold {threshold:g}: the {ranking} scores lie between {low:.3g} and "
-                f"{high:.3g}."
-            )
+            said = "The threshold {:g} keeps every edge" if mask.any() else "No edge reaches the threshold {:g}"
+            raise ValueError(f"{said.format(threshold)}: the {ranking} scores lie between {low:.3g} and {high:.3g}.")
         circuit = Circuit(self.graph, mask, self.values)
         return circuit.prune() if prune else circuit

@@ -14,8 +14,9 @@ from torch import Tensor
 from workbench.circuits.activations import Ablation, WriterOutputs, graph_of, writer_names
 from workbench.circuits.graph import Graph, Scores
 from workbench.circuits.node_gradients import clean_run, writer_effects
+from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
-from workbench.circuits.sweep import BUDGET, Mean, Step, mean_over, spread
+from workbench.circuits.sweep import BUDGET, Step, edge_means, spread
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 
@@ -28,6 +29,8 @@ def hisp(
     normalise: bool = False,
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score every edge by the importance of the nodes that it joins: one forward and one backward.
 
@@ -35,25 +38,20 @@ def hisp(
         ablation: what a node's output is compared with.
         normalise: divide the scores of a block's nodes by their Euclidean norm, as Michel et al. do; scores of
             different layers then compare by rank within the layer, and have no unit.
-        model, task, budget, progress: as in :func:`workbench.circuits.eap.eap`.
+        model, task, budget, progress, resume, keep: as in :func:`workbench.circuits.eap.eap`.
 
     Returns:
         Scores, none negative, in units of the task's metric.
 
     Raises:
-        ValueError: an unknown ablation.
+        ValueError: an unknown ablation, or ``resume`` of another search.
         Stopped: stopped before the first batch was done.
     """
-    graph = graph_of(model)
-    mean = _importance(model, task, ablation, budget, progress)
-    nodes = _normalised(graph, mean.values) if normalise else mean.values
-    readers = nodes[graph.reader_node.to(nodes.device)]  # the last, of logits, is not looked at
-    edges = Mean(spread(graph, nodes, readers), mean.n_examples, mean.complete)
-    return edges.scores(model, task, "hisp", ablation=ablation, normalise=normalise)
-
-
-def _importance(model: Transformer, task: Task, ablation: Ablation, budget: int, progress: ProgressFn | None) -> Mean:
     graph, names = graph_of(model), writer_names(model)
+
+    def edges(nodes: Tensor) -> Tensor:
+        nodes = _normalised(graph, nodes) if normalise else nodes
+        return spread(graph, nodes, nodes[graph.reader_node.to(nodes.device)])  # the last, of logits, is not looked at
 
     def score(batch: Task, ablated: WriterOutputs, step: Step) -> Tensor:
         run = clean_run(model, batch)
@@ -61,7 +59,8 @@ def _importance(model: Transformer, task: Task, ablation: Ablation, budget: int,
         step()
         return effects.abs().sum(0)
 
-    return mean_over(model, task, score, steps=1, ablation=ablation, budget=budget, progress=progress)
+    rest = Prompts(graph, task, "hisp", {"ablation": ablation, "normalise": normalise}, resume, keep, edges)
+    return edge_means(model, rest, score, steps=1, budget=budget, progress=progress)
 
 
 def _normalised(graph: Graph, nodes: Float[Tensor, " writers"]) -> Float[Tensor, " writers"]:

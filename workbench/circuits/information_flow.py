@@ -5,10 +5,20 @@ One plain forward of the clean prompts, no corrupted ones and no metric. A part 
     max(||y||_1 - ||z - y||_1, 0),
 
 divided by the sum over all parts (their equations 2 and 3). The whole is what a reader reads, the parts are what the
-writers before it wrote. Here as an edge score: the mean over prompts and real positions, for ``logits`` at the
-position where the answer is read. The three readers of a head, and all heads of a block, read the same stream, so that
-their edges have equal scores. Circuits are meant to be grown from ``logits`` backwards
-(:func:`workbench.circuits.greedy.greedy`).
+writers before it wrote. Here as an edge score: the mean over prompts and real positions, for ``logits`` over those that
+the answer is read from (:func:`workbench.circuits.stream.share_of_answer`). The three readers of a head, and all heads
+of a block, read the same stream, so that their edges have equal scores. Circuits are meant to be grown from ``logits``
+backwards (:func:`workbench.circuits.greedy.greedy`).
+
+Where norms lie between writers and readers (BERT, Gemma 2 and 3; :mod:`workbench.circuits.stream`), the whole is still
+what the reader reads, and the part of a writer is what it wrote, taken through each norm on the way by
+
+    part -> weight * (part - [mean(part)]) / scale,
+
+with the scale that this norm had in this run, the bracket for LayerNorm only. With its scale held a norm is linear but
+for its bias, so that the parts still add up: the whole is their sum and the biases', of attention outputs and of
+norms, which belong to no writer. So Kobayashi et al. 2021 (arXiv 2109.07152) take post-norm encoders apart. Without
+norms on the way it is the formula above.
 """
 
 from __future__ import annotations
@@ -37,7 +47,7 @@ def information_flow(
     """Score every edge by its share in what its reader reads: one forward.
 
     Args:
-        model: any hooked decoder.
+        model: any model whose graph has edges.
         task: its clean prompts are read.
         budget: bytes beside the model; prompts are taken in batches that fit.
         progress: called after every batch; returning False keeps the scores of the prompts finished so far.
@@ -46,11 +56,9 @@ def information_flow(
         Scores between 0 and 1, without a unit; those into one reader sum to 1 (or are all 0).
 
     Raises:
-        ValueError: a model that normalises what is added to its residual stream, which is no sum of parts then.
         Stopped: stopped before the first batch was done.
     """
     graph = graph_of(model)
-    stream.check_sum(model, "Information flow")
 
     def score(batch: Task, nothing: WriterOutputs, step: Step) -> Tensor:
         values = _flow(model, graph, batch, nothing)
@@ -70,22 +78,26 @@ def _flow(model: Transformer, graph: Graph, batch: Task, nothing: WriterOutputs)
     tokens, mask = batch.clean.to(model.device), stream.attention_mask(model, batch)
     wanted = [*names, *writer_names(model)]
     final, cache = model.run_with_cache(tokens, wanted, attention_mask=mask, stop_at_layer=graph.n_layers)
-    parts = writer_differences(model, graph, from_cache(model, cache), nothing)
+    outputs = from_cache(model, cache)
+    parts = writer_differences(model, graph, outputs, nothing)
     lengths = batch.lengths.to(model.device)[:, None]
     weights = (torch.arange(parts.shape[2], device=model.device) < lengths) / lengths
     values = parts.new_zeros(graph.mask.shape)
-    for layer in range(graph.n_layers):
-        before = graph.writers_before_attention(layer)
-        share = _shares(parts[:before], cache[names[layer]], weights)
+    for layer, block in enumerate(model.blocks):
+        before, resid = graph.writers_before_attention(layer), cache[names[layer]]
+        share = _shares(parts[:before], resid, weights)
         values[:before, graph.attention_readers(layer)] = share[:, None]
+        heads = graph.attention_writers(layer)
+        stream.push_past_attention(block, parts, heads, resid, outputs.z[layer], frozen=True)
         if graph.parallel:
             values[:before, graph.mlp_reader(layer)] = share
         elif graph.has_mlp:
-            before = graph.writers_before_mlp(layer)
-            share = _shares(parts[:before], cache[names[graph.n_layers + layer]], weights)
-            values[:before, graph.mlp_reader(layer)] = share
-    rows, last = torch.arange(len(tokens), device=model.device), batch.last.to(model.device)
-    values[:, -1] = _shares(parts[:, rows, last], final[rows, last], torch.ones_like(lengths[:, 0], dtype=parts.dtype))
+            resid = cache[names[graph.n_layers + layer]]
+            share = _shares(parts[: heads.stop], resid, weights)
+            values[: heads.stop, graph.mlp_reader(layer)] = share
+            if model.cfg.norm_place == "post":
+                stream.push(block.mlp_norm, parts[: heads.stop + 1], resid + outputs.mlp[layer], frozen=True)
+    values[:, -1] = _shares(parts, final, stream.share_of_answer(model, batch, final.shape[1]))
     return values
 
 

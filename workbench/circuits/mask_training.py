@@ -7,7 +7,6 @@ are made again, which costs three plain forwards and changes no value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,8 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, Ablator, batch_size_for
-from workbench.circuits.progress import Reporter
+from workbench.circuits.option_values import check_range
 from workbench.circuits.soft_run import SoftRun, shared_start
 from workbench.circuits.task import Task
 from workbench.models import Transformer
@@ -60,6 +60,9 @@ class Batches:
         seed: of the order.
 
     Attributes:
+        size: pairs in a batch.
+        order: batches left in this pass, the next one last.
+        generator: draws the order of each pass.
         scale: |mean metric of the model - mean metric with everything ablated|.
 
     Raises:
@@ -72,8 +75,9 @@ class Batches:
         fits = batch_size_for(model, task, budget)
         self.model, self.ablation, self.budget = model, ablation, budget
         self.ablator = Ablator(model, task, ablation, fits)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.tasks = list(by_start(task).batches(min(prompts, fits)))
+        self.generator, self.order = torch.Generator().manual_seed(seed), list[int]()
+        self.size = min(prompts, fits)
+        self.tasks = list(by_start(task).batches(self.size))
         self.kept: dict[int, Ready] = {}
         self.used = 0
         full, empty = [], []
@@ -89,13 +93,10 @@ class Batches:
             )
         self.scale = abs(change)
 
-    def steps(self, report: Reporter) -> Iterator[Ready]:
-        """A batch for each of the report's steps, in a new order in every pass; ends early when asked to stop."""
-        order: list[int] = []
-        while report.going and report.done < report.total:
-            order = order or torch.randperm(len(self.tasks), generator=self.generator).tolist()
-            yield self.ready(order.pop())
-            report.step()
+    def next(self) -> Ready:
+        """One batch after the other, in a new order in every pass."""
+        self.order = self.order or torch.randperm(len(self.tasks), generator=self.generator).tolist()
+        return self.ready(self.order.pop())
 
     def ready(self, i: int) -> Ready:
         """Batch ``i``."""
@@ -133,7 +134,7 @@ def distance(
 
 def by_start(task: Task) -> Task:
     """The task with its pairs in the order of the position at which their prompts first differ."""
-    first: Int[Tensor, " batch"] = (task.clean == task.corrupted).long().cumprod(1).sum(1)
+    first: Int[Tensor, " batch"] = (task.clean == task.corrupted).flatten(1).long().cumprod(1).sum(1)
     return task.select(first.argsort(stable=True))
 
 
@@ -143,16 +144,21 @@ def check_training(model: Transformer, loss: str, steps: int, learning_rate: flo
     Raises:
         ValueError: saying what to choose.
     """
+    check_loss(model, loss)
+    for option, value in (("learning_rate", learning_rate), ("steps", steps), ("prompts", prompts)):
+        check_range(option, value)
+
+
+def check_loss(model: Transformer, loss: str) -> None:
+    """Refuse an unknown loss, and one that says nothing of this model.
+
+    Raises:
+        ValueError: saying what to choose.
+    """
     if loss not in get_args(Loss):
         raise ValueError(f"Unknown loss '{loss}'; choose one of {', '.join(get_args(Loss))}.")
-    if loss == "kl" and model.cfg.n_out == 1:
-        raise ValueError(f"'kl' compares next tokens, but {model.name} has one output; choose loss='metric'.")
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate must be above 0; got {learning_rate}.")
-    if steps < 1:
-        raise ValueError(f"Learning takes at least one step; got steps={steps}.")
-    if prompts < 1:
-        raise ValueError(f"A step takes at least one pair of prompts; got prompts={prompts}.")
+    if loss == "kl":
+        stream.check_distribution(model, "loss='metric'")
 
 
-__all__ = ["LOSSES", "Batches", "Loss", "Ready", "by_start", "check_training", "distance"]
+__all__ = ["LOSSES", "Batches", "Loss", "Ready", "by_start", "check_loss", "check_training", "distance"]

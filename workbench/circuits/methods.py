@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import isfinite
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from typing import Any
 
+from workbench.circuits import passes, stream
 from workbench.circuits.acdc import acdc
 from workbench.circuits.activation_patching import activation_patching
-from workbench.circuits.activations import Ablation, check_ablation, graph_of
+from workbench.circuits.activations import check_ablation
 from workbench.circuits.atp import atp
+from workbench.circuits.cdt import cdt
+from workbench.circuits.cdt import check as check_rule
 from workbench.circuits.clean_corrupted import clean_corrupted
 from workbench.circuits.eap import eap, eap_ig
 from workbench.circuits.eap_gp import eap_gp
 from workbench.circuits.eap_ig_activations import eap_ig_activations
 from workbench.circuits.edge_pruning import edge_pruning
 from workbench.circuits.exact import exact
-from workbench.circuits.graph import Scores, layer_of
+from workbench.circuits.graph import Scores
 from workbench.circuits.hisp import hisp
 from workbench.circuits.information_flow import information_flow
-from workbench.circuits.path_patching import path_patching
+from workbench.circuits.mask_training import check_loss
+from workbench.circuits.method import ABLATIONS, Method
+from workbench.circuits.option_values import check_value, hints_of
+from workbench.circuits.path_patching import check_direction, check_paths, path_patching
 from workbench.circuits.progress import ProgressFn
 from workbench.circuits.random_scores import random_scores
 from workbench.circuits.refine import refine
@@ -32,101 +35,33 @@ from workbench.circuits.task import Task
 from workbench.models import Transformer
 from workbench.models.lookup import pick
 
-Kind = Literal["gradient", "patching", "learned", "baseline"]
-Passes = tuple[float, float]
-CostFn = Callable[[Transformer, Mapping[str, Any]], Passes]
-
-# Not settings of a method: they change how long it works and where it says so, never what it finds.
-_NOT_OPTIONS = ("budget", "progress", "resume", "keep")
 _SUPPORT = ("resume", "keep")
-_ABLATIONS: tuple[str, ...] = get_args(Ablation)
 
 
-@dataclass(frozen=True)
-class Method:
-    """One way to score edges.
-
-    Attributes:
-        key: its name.
-        title: its name for people.
-        cost: forwards and backwards for a batch of prompts.
-        reference: where it was published.
-        run: ``(model, task, *, progress, budget, **options) -> Scores``.
-        kind: ``gradient`` (attribution), ``patching`` (interventions), ``learned`` (masks found by descent) or
-            ``baseline``.
-        ablations: what edges can be replaced by; none where the method replaces nothing.
-        passes: ``(model, options) -> (forwards, backwards)`` for a batch, with every option given; None where they
-            are not known before.
-    """
-
-    key: str
-    title: str
-    cost: str
-    reference: str
-    run: Callable[..., Scores]
-    kind: Kind = "gradient"
-    ablations: tuple[str, ...] = _ABLATIONS
-    passes: CostFn | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The settings that :func:`discover` passes on, with their defaults."""
-        parameters = inspect.signature(self.run).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _NOT_OPTIONS}
-
-    def cost_of(self, model: Transformer, options: Mapping[str, Any] | None = None) -> Passes | None:
-        """(forwards, backwards) through the model for a batch of prompts; None where they are not known before.
-
-        Args:
-            model: the model.
-            options: those that differ from the defaults.
-        """
-        return None if self.passes is None else self.passes(model, {**self.options, **(options or {})})
+def _of_loss(model: Transformer | None, options: Mapping[str, Any]) -> None:
+    if model is not None:
+        check_loss(model, options["loss"])
 
 
-def _ablated(options: Mapping[str, Any]) -> int:
-    """Forwards that the ablation takes: the corrupted prompts', which also means are made of."""
-    return int(options["ablation"] != "zero")
+def _of_start(model: Transformer | None, options: Mapping[str, Any]) -> None:
+    _of_loss(model, options)
+    start = method(options["start"])
+    check_method(start.key, model, {name: options[name] for name in ("ablation",) if name in start.options})
 
 
-def _sweeps(forwards: float, backwards: float) -> CostFn:
-    return lambda _, options: (forwards + _ablated(options), backwards)
+def _of_divergence(model: Transformer | None, options: Mapping[str, Any]) -> None:
+    if model is not None and options["metric"] == "kl":
+        stream.check_distribution(model, "metric='task'")
 
 
-def _eap_ig(_: Transformer, options: Mapping[str, Any]) -> Passes:
-    return options["steps"] + 1 + _ablated(options), options["steps"]
+def _of_direction(_: Transformer | None, options: Mapping[str, Any]) -> None:
+    check_direction(options["direction"], options["ablation"])
 
 
-def _eap_gp(_: Transformer, options: Mapping[str, Any]) -> Passes:
-    return 2 * options["steps"] + 2 + _ablated(options), 2 * options["steps"]
-
-
-def _eap_ig_activations(model: Transformer, options: Mapping[str, Any]) -> Passes:
-    # A run from layer l on is (L - l) / L of one; the embedding's are whole, every layer has two groups.
-    groups = 2 - model.cfg.attn_only
-    runs = options["steps"] * (1 + groups * (model.cfg.n_layers + 1) / 2)
-    return runs + 1 + _ablated(options), runs
-
-
-def _atp(model: Transformer, options: Mapping[str, Any]) -> Passes:
-    return 2 + 2 * options["qk_fix"] + _ablated(options), model.cfg.n_layers if options["graddrop"] else 1
-
-
-def _each_edge(model: Transformer, _: Mapping[str, Any]) -> Passes:
-    graph, n = graph_of(model), model.cfg.n_layers
-    layers = [n if (layer := layer_of(reader)) is None else layer for reader in graph.readers]
-    edges = graph.mask.sum(0).tolist()
-    return sum(count * (n - layer) / n for count, layer in zip(edges, layers, strict=True)), 0
-
-
-def _acdc(model: Transformer, options: Mapping[str, Any]) -> Passes:
-    searches = options["steps"] if options["threshold"] is None else 1
-    return _each_edge(model, options)[0] * searches, 0
-
-
-def _each_node(model: Transformer, _: Mapping[str, Any]) -> Passes:
-    graph, n = graph_of(model), model.cfg.n_layers
-    return sum((n - (layer_of(writer) or 0)) / n for writer in graph.writers), 0
+def _of_paths(model: Transformer | None, options: Mapping[str, Any]) -> None:
+    _of_direction(model, options)
+    if model is not None:
+        check_paths(model, options["direct"], options["mlps"])
 
 
 _METHODS = [
@@ -136,7 +71,7 @@ _METHODS = [
         "steps forwards and backwards, 2 forwards",
         "Hanna et al. 2024, arXiv 2403.17806",
         eap_ig,
-        passes=_eap_ig,
+        passes=passes.eap_ig,
     ),
     Method(
         "eap-ig-activations",
@@ -144,7 +79,7 @@ _METHODS = [
         "about steps x (L + 2) forwards and backwards for L layers, 2 forwards",
         "Hanna et al. 2024, arXiv 2403.17806; Mueller et al. 2025, arXiv 2504.13151",
         eap_ig_activations,
-        passes=_eap_ig_activations,
+        passes=passes.eap_ig_activations,
     ),
     Method(
         "relp",
@@ -152,7 +87,7 @@ _METHODS = [
         "2 forwards, 1 backward",
         "Rezaei Jafari et al. 2025, arXiv 2508.21258",
         relp,
-        passes=_sweeps(1, 1),
+        passes=passes.sweeps(1, 1),
     ),
     Method(
         "eap",
@@ -160,7 +95,7 @@ _METHODS = [
         "2 forwards, 1 backward",
         "Syed et al. 2023, arXiv 2310.10348",
         eap,
-        passes=_sweeps(1, 1),
+        passes=passes.sweeps(1, 1),
     ),
     Method(
         "clean-corrupted",
@@ -168,7 +103,7 @@ _METHODS = [
         "4 forwards, 2 backwards",
         "Hanna et al. 2024, arXiv 2403.17806",
         clean_corrupted,
-        passes=_sweeps(3, 2),
+        passes=passes.sweeps(3, 2),
     ),
     Method(
         "eap-gp",
@@ -176,7 +111,7 @@ _METHODS = [
         "2 x steps forwards and backwards, 3 forwards",
         "Zhang et al. 2025, arXiv 2502.06852",
         eap_gp,
-        passes=_eap_gp,
+        passes=passes.eap_gp,
     ),
     Method(
         "exact",
@@ -185,7 +120,7 @@ _METHODS = [
         "Conmy et al. 2023, arXiv 2304.14997; Mueller et al. 2025, arXiv 2504.13151",
         exact,
         kind="patching",
-        passes=_each_edge,
+        passes=passes.each_edge,
     ),
     Method(
         "acdc",
@@ -194,7 +129,8 @@ _METHODS = [
         "Conmy et al. 2023, arXiv 2304.14997",
         acdc,
         kind="patching",
-        passes=_acdc,
+        passes=passes.acdc,
+        limit=_of_divergence,
     ),
     Method(
         "path-patching",
@@ -203,7 +139,8 @@ _METHODS = [
         "Goldowsky-Dill et al. 2023, arXiv 2304.05969; Wang et al. 2022, arXiv 2211.00593",
         path_patching,
         kind="patching",
-        passes=_each_edge,
+        passes=passes.each_edge,
+        limit=_of_paths,
     ),
     Method(
         "activation-patching",
@@ -212,7 +149,18 @@ _METHODS = [
         "Vig et al. 2020, arXiv 2004.12265; Meng et al. 2022, arXiv 2202.05262",
         activation_patching,
         kind="patching",
-        passes=_each_node,
+        passes=passes.each_node,
+        limit=_of_direction,
+    ),
+    Method(
+        "cdt",
+        "Contextual decomposition (CD-T)",
+        "about 2 forwards and 1 backward from its layer on for each node",
+        "Hsu et al. 2025, arXiv 2407.00886; edges and rules: this project",
+        cdt,
+        kind="patching",
+        passes=passes.decomposition,
+        limit=check_rule,
     ),
     Method(
         "edge-pruning",
@@ -221,6 +169,7 @@ _METHODS = [
         "Bhaskar et al. 2024, arXiv 2406.16778",
         edge_pruning,
         kind="learned",
+        limit=_of_loss,
     ),
     Method(
         "subnetwork-probing",
@@ -229,6 +178,7 @@ _METHODS = [
         "Cao et al. 2021, arXiv 2104.03514",
         subnetwork_probing,
         kind="learned",
+        limit=_of_loss,
     ),
     Method(
         "learned-ranking",
@@ -237,6 +187,7 @@ _METHODS = [
         "this project; straight-through gradients as in Bengio et al. 2013, arXiv 1308.3432",
         refine,
         kind="learned",
+        limit=_of_start,
     ),
     Method(
         "atp",
@@ -244,7 +195,7 @@ _METHODS = [
         "5 forwards, L backwards for L layers (1 without GradDrop)",
         "Kramár et al. 2024, arXiv 2403.00745",
         atp,
-        passes=_atp,
+        passes=passes.atp,
     ),
     Method(
         "hisp",
@@ -252,7 +203,7 @@ _METHODS = [
         "1 forward, 1 backward",
         "Michel et al. 2019, arXiv 1905.10650",
         hisp,
-        passes=_sweeps(1, 1),
+        passes=passes.sweeps(1, 1),
     ),
     Method(
         "information-flow",
@@ -277,9 +228,9 @@ _METHODS = [
 ]
 
 
-def methods() -> list[Method]:
-    """All methods, the recommended one first."""
-    return list(_METHODS)
+def methods(model: Transformer | None = None) -> list[Method]:
+    """All methods, or all that serve a model; the recommended one first."""
+    return [record for record in _METHODS if model is None or record.serves(model) is None]
 
 
 def method(key: str) -> Method:
@@ -292,17 +243,16 @@ def method(key: str) -> Method:
 
 
 def check_options(key: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that a method does not have, values of another type, and an ablation that it cannot serve.
+    """Refuse options that a method does not have, values that they do not take, and an ablation that it cannot serve.
 
     Raises:
         ValueError: naming the option, and those that exist or what it takes.
     """
     record = method(key)
-    known, hints = record.options, _hints(record)
+    known, hints = record.options, hints_of(record.run)
     for option, value in options.items():
         if option == "budget":
-            if not _is_a(value, int) or value < 1:
-                raise ValueError(f"The option 'budget' takes a positive whole number of bytes, not {_shown(value)}.")
+            check_value(option, value, int, key)
         elif option not in known:
             if option == "ablation":
                 raise ValueError(f"The method '{key}' replaces nothing, so it takes no ablation; leave it out.")
@@ -310,53 +260,36 @@ def check_options(key: str, options: Mapping[str, Any]) -> None:
             raise ValueError(f"The method '{key}' has no option '{option}'; {has}.")
         elif option == "ablation":
             check_ablation(value)
-        elif not _is_a(value, hint := hints.get(option, Any if known[option] is None else type(known[option]))):
-            takes = _in_words(hint)
-            raise ValueError(f"The option '{option}' of the method '{key}' takes {takes}, not {_shown(value)}.")
-    ablation = options.get("ablation")
-    if ablation in _ABLATIONS and ablation not in record.ablations:
-        raise ValueError(f"The method '{key}' cannot ablate by '{ablation}'; it can by {', '.join(record.ablations)}.")
-
-
-def _hints(record: Method) -> Mapping[str, Any]:
-    """The types of a method's options; without one, the default's type counts."""
-    try:
-        return get_type_hints(record.run)
-    except NameError:  # a name that only type checkers import
-        return {}
-
-
-def _parts(hint: Any) -> tuple[Any, ...]:
-    """``T | None`` as its parts, and any other type alone."""
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _is_a(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type; whole numbers are numbers too, and truth values are not."""
-    for part in _parts(hint):
-        if get_origin(part) is Literal:
-            fits = isinstance(value, str) and value in get_args(part)
-        elif part is float:
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-        elif part is int:
-            fits = isinstance(value, int) and not isinstance(value, bool)
         else:
-            fits = part not in (bool, str, NoneType) or isinstance(value, part)
-        if fits:
-            return True
-    return False
+            check_value(option, value, hints.get(option, Any if known[option] is None else type(known[option])), key)
+    ablation = options.get("ablation")
+    if ablation in ABLATIONS and ablation not in record.ablations:
+        can = ", ".join(one.key for one in _METHODS if ablation in one.ablations)
+        raise ValueError(
+            f"The method '{key}' cannot ablate by '{ablation}'; it can by {', '.join(record.ablations)}, and methods "
+            f"that can by '{ablation}' are {can}."
+        )
 
 
-def _in_words(hint: Any) -> str:
-    """What a type admits, for people."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
-    found = [", ".join(get_args(p)) if get_origin(p) is Literal else words.get(p, str(p)) for p in _parts(hint)]
-    return " or ".join(found)
+def check_method(key: str, model: Transformer | None, options: Mapping[str, Any]) -> None:
+    """Refuse a method that cannot serve a model, or that cannot do what its options say together.
 
+    Args:
+        key: of the method.
+        model: the model; None while it is not known, so that only the options are looked at.
+        options: those that differ from the defaults.
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    Raises:
+        ValueError: saying why, and which methods can serve the model.
+    """
+    record = method(key)
+    try:
+        record.check(model, {**record.options, **options})
+    except ValueError as error:
+        can = [one.key for one in methods(model)]
+        if model is None or not can or key in can:  # then other options can be served, and the sentence says so
+            raise
+        raise ValueError(f"{error} Methods that serve {model.name}: {', '.join(can)}.") from None
 
 
 def discover(
@@ -384,5 +317,10 @@ def discover(
     record = pick(_METHODS, method, "method")
     takes = inspect.signature(record.run).parameters
     # A long method's support is passed on as it is: neither of the two changes what is found.
-    check_options(method, {name: value for name, value in options.items() if name not in _SUPPORT or name not in takes})
+    settings = {name: value for name, value in options.items() if name not in _SUPPORT or name not in takes}
+    check_options(method, settings)
+    check_method(method, model, settings)
     return record.run(model, task, progress=progress, **options)
+
+
+__all__ = ["Method", "check_method", "check_options", "discover", "method", "methods"]

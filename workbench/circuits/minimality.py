@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.circuits.activations import Ablation, check_ablation
+from workbench.circuits.activations import AnyAblation, check_ablation
 from workbench.circuits.eap import BUDGET
-from workbench.circuits.evaluate import check_graph, circuit_metrics, share_kept
+from workbench.circuits.evaluate import KeepMetrics, check_graph, circuit_metrics, share_kept
 from workbench.circuits.graph import Circuit, Graph
 from workbench.circuits.intervals import Correction, adjust
 from workbench.circuits.progress import ProgressFn
@@ -91,7 +91,7 @@ def minimality(
     model: Transformer,
     task: Task,
     circuit: Circuit,
-    ablation: Ablation = "resample",
+    ablation: AnyAblation = "resample",
     *,
     test: Test = "paired",
     correction: Correction = "holm",
@@ -102,6 +102,8 @@ def minimality(
     seed: int = 0,
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Float[Tensor, "masks examples"] | None = None,
+    keep: KeepMetrics | None = None,
 ) -> Minimality:
     """Take each edge out of the circuit in turn, and test what that does.
 
@@ -117,6 +119,7 @@ def minimality(
         draws: of the inflated test: random paths.
         quantile: of the inflated test.
         seed: of the random paths.
+        resume, keep: as in :func:`workbench.circuits.evaluate.circuit_metrics`.
 
     Raises:
         ValueError: a circuit without edges or of another model; an unknown ablation, test or correction; a level,
@@ -134,7 +137,15 @@ def minimality(
     bare = [_Change(mask) for mask in (whole, torch.zeros_like(whole), circuit.mask)]
     masks = _Masks([*bare, *(_Change(circuit.mask, without=(row, column)) for row, column in edges.tolist()), *added])
     metrics = circuit_metrics(
-        model, task, masks, ablation=ablation, budget=budget, progress=progress, what="removing each edge"
+        model,
+        task,
+        masks,
+        ablation=ablation,
+        budget=budget,
+        progress=progress,
+        what="removing each edge",
+        resume=resume,
+        keep=keep,
     ).double()
     full, empty, own = metrics[:3].mean(1).tolist()
     faithfulness = share_kept(own, full, empty, ablation)
@@ -171,7 +182,7 @@ def minimality(
         correction=correction,
         alpha=alpha,
         n_examples=metrics.shape[1],
-        ablation=ablation,
+        ablation=str(ablation),
         complete=metrics.shape[1] == len(task),
     )
 

@@ -15,7 +15,7 @@ the MLP to v; with ``zero``, where the bias goes too, up to the bias's share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +26,10 @@ from torch import Tensor
 from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, WriterOutputs, batch_size_for, graph_of
 from workbench.circuits.attribution import ReaderGradients, attention_pull_back, norm_pull_back, reader_gradients
-from workbench.circuits.evaluate import full_metric, share_kept
+from workbench.circuits.evaluate import compares_answers, full_metric, share_kept
 from workbench.circuits.graph import Graph
 from workbench.circuits.neuron_runs import EMBED, NeuronAblation, checked_layers, hook_name, recorded
+from workbench.circuits.partial import Means
 from workbench.circuits.points import Method, gradient_points, n_points, settings_of
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.circuits.sweep import BUDGET, Step, mean_over
@@ -118,7 +119,8 @@ class NeuronEvaluation:
     Attributes:
         faithfulness: 1 for the model itself, 0 with every neuron of these layers ablated; can be outside that range.
         metric, metric_full, metric_empty: mean metric with these neurons, of the model, and with none.
-        accuracy: share of examples whose metric is above 0 with these neurons.
+        accuracy: share of examples whose right answers are above the wrong ones with these neurons; None where the
+            metric does not compare answers.
         n_neurons, n_neurons_total: how many carry the run, and how many these layers have.
         n_examples: prompts that the means are over.
         ablation: what the other neurons carried.
@@ -129,7 +131,7 @@ class NeuronEvaluation:
     metric: float
     metric_full: float
     metric_empty: float
-    accuracy: float
+    accuracy: float | None
     n_neurons: int
     n_neurons_total: int
     n_examples: int
@@ -147,6 +149,8 @@ def neuron_scores(
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: NeuronScores | None = None,
+    keep: Callable[[NeuronScores], None] | None = None,
 ) -> NeuronScores:
     """Score every neuron by attribution: the passes of the method and a forward more (``eap``: two).
 
@@ -159,9 +163,12 @@ def neuron_scores(
         ablation: what a neuron is replaced by; all but ``optimal``.
         budget: bytes beside the model; prompts are taken in batches that fit.
         progress: called after every run; returning False keeps the scores of the prompts finished so far.
+        resume: what ``keep`` was given by an earlier call with the same settings; only the rest is scored.
+        keep: called every few seconds with the mean over the prompts finished so far.
 
     Raises:
-        ValueError: an unknown method or ablation, ``steps`` below 1, a layer that is not there, or no MLPs.
+        ValueError: an unknown method or ablation, ``steps`` below 1, a layer that is not there, no MLPs, or ``resume``
+            of another search.
         Stopped: stopped before the first batch was done.
     """
     chosen, n = checked_layers(model, layers), n_points(method, steps)
@@ -178,9 +185,14 @@ def neuron_scores(
             step()
         return total / n
 
-    mean = mean_over(model, task, score, steps=n, ablation=ablation, budget=budget, progress=progress)
     settings = {"ablation": ablation, **settings_of(method, steps), "layers": list(chosen)}
-    return NeuronScores(chosen, mean.values.cpu(), method, task.name, settings, mean.n_examples, mean.complete)
+
+    def made(values: Tensor, prompts: int, complete: bool) -> NeuronScores:
+        return NeuronScores(chosen, values, method, task.name, dict(settings), prompts, complete)
+
+    rest = Means(made, (len(chosen), model.cfg.d_mlp), task, resume, keep)
+    mean = mean_over(model, task, score, steps=n, ablation=ablation, budget=budget, progress=progress, rest=rest)
+    return rest.found(mean.values, mean.n_examples)
 
 
 def neuron_edges(
@@ -193,6 +205,8 @@ def neuron_edges(
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: NeuronEdges | None = None,
+    keep: Callable[[NeuronEdges], None] | None = None,
 ) -> NeuronEdges:
     """Score the edges from every neuron of one MLP to every later reader.
 
@@ -202,7 +216,7 @@ def neuron_edges(
     Args:
         layer: the layer of the MLP.
         model: a model with MLPs whose residual streams are plain sums.
-        task, method, steps, ablation, budget, progress: as in :func:`neuron_scores`.
+        task, method, steps, ablation, budget, progress, resume, keep: as in :func:`neuron_scores`.
 
     Raises:
         ValueError: as :func:`neuron_scores`, or a model that normalises what is added to its residual stream.
@@ -228,9 +242,14 @@ def neuron_edges(
             step()
         return total / n
 
-    mean = mean_over(model, task, score, steps=n, ablation=ablation, budget=budget, progress=progress)
     settings = {"ablation": ablation, **settings_of(method, steps), "layer": layer}
-    return NeuronEdges(graph, layer, mean.values.cpu(), method, task.name, settings, mean.n_examples, mean.complete)
+
+    def made(values: Tensor, prompts: int, complete: bool) -> NeuronEdges:
+        return NeuronEdges(graph, layer, values, method, task.name, dict(settings), prompts, complete)
+
+    rest = Means(made, (len(written), len(graph.readers)), task, resume, keep)
+    mean = mean_over(model, task, score, steps=n, ablation=ablation, budget=budget, progress=progress, rest=rest)
+    return rest.found(mean.values, mean.n_examples)
 
 
 def evaluate_neurons(
@@ -287,7 +306,7 @@ def evaluate_neurons(
         metric=float(metric.mean()),
         metric_full=full,
         metric_empty=float(empty.mean()),
-        accuracy=float((metric > 0).float().mean()),
+        accuracy=float((metric > 0).float().mean()) if compares_answers(task) else None,
         n_neurons=int(kept.sum()),
         n_neurons_total=kept.numel(),
         n_examples=len(metric),

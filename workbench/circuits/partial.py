@@ -1,14 +1,19 @@
 """Scores of a long search while it is under way: handed out every few seconds, taken up again later.
 
-A reader whose edges are not all scored yet is a column of NaN. So one matrix says what is done, and a search that is
-given it goes on with the rest. What a stopped search returns has 0 there instead, so that it can be ranked.
+- :class:`Partial` goes reader by reader (or writer by writer). A reader whose edges are not all scored yet is a column
+  of NaN, so that one matrix says what is done. What a stopped search returns has 0 there instead and can be ranked.
+- :class:`Means` and, for edges, :class:`Prompts` go prompts by prompts: what is handed out is the mean over those done.
+- :class:`workbench.circuits.training.Training` goes step by step.
+
+What the scores do not say themselves, but the rest of the search needs, is handed out beside them as ``state``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -25,7 +30,73 @@ SECONDS = 5.0
 """How long a search may go on before it hands out what it has."""
 
 
-class Partial:
+class Found(Protocol):
+    """What a search finds: scores of edges, of edges at positions, or of neurons."""
+
+    @property
+    def values(self) -> Tensor:
+        """The scores."""
+
+    @property
+    def method(self) -> str:
+        """Key of the method."""
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Options of the method."""
+
+    @property
+    def n_examples(self) -> int:
+        """Prompts that the scores are a mean of."""
+
+
+R = TypeVar("R", bound=Found)
+Make = Callable[[Tensor, int, bool], R]
+"""``(values, prompts, complete)`` -> what was found."""
+
+
+class Search(Generic[R]):
+    """What every search that can be taken up again has: whether an earlier one was the same, and who takes its scores.
+
+    Args:
+        make: puts a name to what was found.
+        shape: of the values.
+        task: what the scores are of.
+        resume: what an earlier search of the same kind handed out.
+        keep: called with what is there, at most every few seconds, and at the end.
+        by_prompts: whether the earlier search may have scored fewer prompts than there are.
+
+    Raises:
+        ValueError: ``resume`` belongs to another search; the message shows both.
+    """
+
+    def __init__(
+        self,
+        make: Make[R],
+        shape: Sequence[int],
+        task: Task,
+        resume: R | None,
+        keep: Callable[[R], None] | None,
+        *,
+        by_prompts: bool = False,
+    ) -> None:
+        self.make, self.task, self.resume, self.keep = make, task, resume, keep
+        self._handed = time.monotonic()
+        if resume is not None:
+            check_same(make(torch.zeros(()).expand(*shape), len(task), False), resume, by_prompts)
+
+    def hand(self, found: Callable[[], R], now: bool = False) -> None:
+        """Hand out what was found if it is time, or ``now``."""
+        if self.keep is not None and (now or time.monotonic() - self._handed > SECONDS):
+            self.keep(found())
+            self._handed = time.monotonic()
+
+
+class Partial(Search[Scores]):
     """The scores of one search, reader by reader.
 
     Args:
@@ -33,8 +104,7 @@ class Partial:
         task: what the scores are of.
         method: key of the method.
         settings: its options.
-        resume: what an earlier search of the same kind handed out.
-        keep: called with what is there, at most every few seconds, after each round, and at the end.
+        resume, keep: as of :class:`Search`.
 
     Raises:
         ValueError: ``resume`` belongs to another search; the message shows both.
@@ -49,19 +119,11 @@ class Partial:
         resume: Scores | None = None,
         keep: Keep | None = None,
     ) -> None:
-        self.graph, self.task, self.method, self.settings, self.keep = graph, task, method, settings, keep
+        super().__init__(edges_of(graph, task, method, settings), graph.mask.shape, task, resume, keep)
+        self.graph, self.rounds = graph, 0
         self.values = torch.full(graph.mask.shape, torch.nan).masked_fill(~graph.mask, 0.0)
-        self.rounds = 0
-        self._handed = time.monotonic()
         if resume is not None:
-            self._check(resume)
-            self.values, self.rounds = resume.values.clone(), resume.settings.get("rounds", 0)
-
-    def _check(self, other: Scores) -> None:
-        settings = {key: value for key, value in other.settings.items() if key != "rounds"}
-        mine = {"method": self.method, "task": self.task.name, "prompts": len(self.task), **self.settings}
-        given = {"method": other.method, "task": other.task, "prompts": other.n_examples, **settings}
-        check_same(self.graph, mine, given, other)
+            self.values, self.rounds = resume.values.clone(), int(resume.state.get("rounds", 0))
 
     def open(self, reader: int) -> bool:
         """Whether the edges into a reader are still to be scored."""
@@ -70,7 +132,7 @@ class Partial:
     def fill(self, reader: int, column: Float[Tensor, " writers"]) -> None:
         """The scores of all edges into a reader; they are handed out if it is time."""
         self.values[:, reader] = torch.where(self.graph.mask[:, reader], column.cpu().to(self.values.dtype), 0.0)
-        self._hand_if_due()
+        self.hand(self._now)
 
     def open_writer(self, writer: int) -> bool:
         """As :meth:`open`, for searches that go writer by writer."""
@@ -79,26 +141,16 @@ class Partial:
     def fill_writer(self, writer: int, value: float) -> None:
         """One score for all edges out of a writer; they are handed out if it is time."""
         self.values[writer, self.graph.mask[writer]] = value
-        self._hand_if_due()
-
-    def _hand_if_due(self) -> None:
-        if self.keep is not None and time.monotonic() - self._handed > SECONDS:
-            self._hand()
+        self.hand(self._now)
 
     def next_round(self) -> None:
         """One pass over all readers is done, of a search that makes several; what is there is handed out."""
         self.rounds += 1
-        self._hand()
+        self.hand(self._now, now=True)
 
-    def _hand(self) -> None:
-        if self.keep is not None:
-            extra = {"rounds": self.rounds} if self.rounds else {}
-            self.keep(self._scores(self.values.clone(), self.settings | extra))
-        self._handed = time.monotonic()
-
-    def _scores(self, values: Tensor, settings: dict[str, Any]) -> Scores:
-        complete = not bool(self.values.isnan().any())
-        return Scores(self.graph, values, self.method, self.task.name, settings, len(self.task), complete=complete)
+    def _now(self) -> Scores:
+        found = self.make(self.values.clone(), len(self.task), not bool(self.values.isnan().any()))
+        return replace(found, state={"rounds": torch.tensor(self.rounds)}) if self.rounds else found
 
     def result(self) -> Scores:
         """What was found, with 0 for what was not reached.
@@ -109,20 +161,72 @@ class Partial:
         missing = self.values.isnan()
         if bool((missing | ~self.graph.mask).all()):
             raise Stopped("Stopped before the edges of one node were scored; nothing was kept.")
-        self._hand()
-        return self._scores(self.values.nan_to_num(0.0), dict(self.settings))
+        self.hand(self._now, now=True)
+        return self.make(self.values.nan_to_num(0.0), len(self.task), not bool(missing.any()))
 
 
-class Prompts:
+class Means(Search[R]):
     """The scores of one search, prompts by prompts: a mean over those that are done.
+
+    Args:
+        make, shape, task, resume, keep: as of :class:`Search`.
+
+    Raises:
+        ValueError: ``resume`` belongs to another search; the message shows both.
+    """
+
+    def __init__(
+        self,
+        make: Make[R],
+        shape: Sequence[int],
+        task: Task,
+        resume: R | None = None,
+        keep: Callable[[R], None] | None = None,
+    ) -> None:
+        super().__init__(make, shape, task, resume, keep, by_prompts=True)
+        if self.done > len(task):
+            raise ValueError(
+                f"The run to go on with had scored {self.done} prompts; this task has {len(task)}. Use the "
+                "task that it began with, or start anew."
+            )
+
+    @property
+    def done(self) -> int:
+        """Prompts that were scored before."""
+        return 0 if self.resume is None else self.resume.n_examples
+
+    @property
+    def total(self) -> Tensor | None:
+        """Sum over the prompts that were scored before; None if there are none."""
+        return None if self.resume is None else self.mean_of(self.resume) * self.done
+
+    def mean_of(self, handed: R) -> Tensor:
+        """The mean that was handed out."""
+        return handed.values
+
+    def found(self, mean: Tensor, finished: int) -> R:
+        """The mean over ``finished`` prompts as a result."""
+        return self.make(mean.cpu(), finished, finished == len(self.task))
+
+    def handed(self, mean: Tensor, finished: int) -> R:
+        """The same with all that is needed to go on."""
+        return self.found(mean, finished)
+
+    def hand_mean(self, total: Tensor, finished: int, now: bool = False) -> None:
+        """Hand out the mean over ``finished`` prompts if it is time, or ``now``."""
+        self.hand(lambda: self.handed(total / finished, finished), now)
+
+
+class Prompts(Means[Scores]):
+    """:class:`Means` of scores of edges.
 
     Args:
         graph: the graph of the model.
         task: what the scores are of.
         method: key of the method.
-        settings: its options.
-        resume: what an earlier search of the same kind handed out.
-        keep: called with the mean over the prompts that are done, at most every few seconds.
+        settings: its options, ``ablation`` among them.
+        resume, keep: as of :class:`Search`.
+        finish: makes the scores of the mean, where means are not taken of the scores themselves.
 
     Raises:
         ValueError: ``resume`` belongs to another search; the message shows both.
@@ -136,47 +240,74 @@ class Prompts:
         settings: dict[str, Any],
         resume: Scores | None = None,
         keep: Keep | None = None,
+        finish: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.graph, self.task, self.method, self.settings, self.keep = graph, task, method, settings, keep
-        self.resume, self._handed = resume, time.monotonic()
-        if resume is not None:
-            mine = {"method": method, "task": task.name, **settings}
-            check_same(graph, mine, {"method": resume.method, "task": resume.task, **resume.settings}, resume)
-            if resume.n_examples > len(task):
-                raise ValueError(
-                    f"The run to go on with had scored {resume.n_examples} prompts; this task has {len(task)}. Use the "
-                    "task that it began with, or start anew."
-                )
+        self.settings, self.finish = settings, finish
+        super().__init__(edges_of(graph, task, method, settings), graph.mask.shape, task, resume, keep)
+        if finish is not None:
+            check_state(resume, "mean")
 
-    @property
-    def done(self) -> int:
-        """Prompts that were scored before."""
-        return 0 if self.resume is None else self.resume.n_examples
+    def mean_of(self, handed: Scores) -> Tensor:
+        """See :meth:`Means.mean_of`."""
+        return handed.values if self.finish is None else handed.state["mean"]
 
-    def hand(self, total: Tensor, finished: int) -> None:
-        """Hand out the mean over ``finished`` prompts if it is time, or if they are all."""
-        late = time.monotonic() - self._handed > SECONDS
-        if self.keep is not None and (late or finished == len(self.task)):
-            values = (total / finished).cpu()
-            complete = finished == len(self.task)
-            self.keep(
-                Scores(
-                    self.graph, values, self.method, self.task.name, dict(self.settings), finished, complete=complete
-                )
-            )
-            self._handed = time.monotonic()
+    def found(self, mean: Tensor, finished: int) -> Scores:
+        """See :meth:`Means.found`."""
+        return super().found(mean if self.finish is None else self.finish(mean), finished)
+
+    def handed(self, mean: Tensor, finished: int) -> Scores:
+        """See :meth:`Means.handed`."""
+        found = self.found(mean, finished)
+        return found if self.finish is None else replace(found, state={"mean": mean.cpu()})
 
 
-def check_same(graph: Graph, mine: dict[str, Any], given: dict[str, Any], other: Scores) -> None:
+def edges_of(graph: Graph, task: Task, method: str, settings: dict[str, Any]) -> Make[Scores]:
+    """What puts a method's name to scores of edges."""
+    return lambda values, n, complete: Scores(graph, values, method, task.name, dict(settings), n, complete)
+
+
+def check_same(mine: Found, given: Found, by_prompts: bool = False) -> None:
     """Refuse to go on with scores of another search.
+
+    Args:
+        mine: what this search would hand out.
+        given: what the earlier one had handed out.
+        by_prompts: whether the earlier one may have scored another number of prompts.
 
     Raises:
         ValueError: settings or sizes differ; both are shown.
     """
-    if mine != given:
-        unlike = [key for key in {**mine, **given} if mine.get(key) != given.get(key)]
-        shown = "; ".join(f"{key}: {given.get(key)!r} then, {mine.get(key)!r} now" for key in unlike)
+    now, then = (
+        {"method": x.method, "task": x.task, "pairs of prompts": 0 if by_prompts else x.n_examples, **x.settings}
+        for x in (mine, given)
+    )
+    if now != then:
+        unlike = [key for key in {**now, **then} if now.get(key) != then.get(key)]
+        shown = "; ".join(f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in unlike)
         raise ValueError(f"The run to go on with began with other settings ({shown}); use those, or start anew.")
-    if other.values.shape != graph.mask.shape:
-        then, now = list(other.values.shape), list(graph.mask.shape)
-        raise ValueError(f"The run to go on with has scores of another model: {then} then, {now} now.")
+    if given.values.shape != mine.values.shape:
+        sizes = f"{list(given.values.shape)} then, {list(mine.values.shape)} now"
+        raise ValueError(f"The run to go on with has scores of another model or of prompts of another length: {sizes}.")
+
+
+def check_state(resume: Scores | None, name: str) -> None:
+    """Refuse to go on with scores without the state that the search needs.
+
+    Raises:
+        ValueError: ``name`` is not in their state.
+    """
+    if resume is not None and name not in resume.state:
+        raise ValueError(
+            f"The scores to go on with do not say how far '{resume.method}' had come; give what 'keep' was given, not "
+            "a result, or start anew."
+        )
+
+
+def so_far(scores: Scores) -> str:
+    """How far the search was that handed out these scores, for people."""
+    if "step" in scores.state:
+        return f"{int(scores.state['step']):,} of {scores.settings['steps']:,} steps were learned"
+    missing = scores.values.isnan()
+    if missing.any():
+        return f"{int((scores.graph.mask & ~missing).sum()):,} of {scores.graph.n_edges:,} edges were scored"
+    return f"{scores.n_examples:,} prompts were scored"

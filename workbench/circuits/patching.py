@@ -61,7 +61,9 @@ class PatchedRun:
         embed: [batch, pos, d_model] what enters block 0 in this run.
         positions: for each layer what its attention knows of positions and padding.
         resid_pre, resid_mlp: for each layer the ablated residual stream [batch, pos, d_model] that attention and MLP
-            read; empty where streams are no plain sums (:func:`workbench.circuits.stream.is_sum`).
+            read.
+        attended: for each layer what its ablated heads and the output bias add up to [batch, pos, d_model]; empty
+            where streams are plain sums (:func:`workbench.circuits.stream.is_sum`), of which nobody needs the parts.
         resid_final: [batch, pos, d_model] the ablated residual stream behind the last block.
     """
 
@@ -78,15 +80,14 @@ class PatchedRun:
         """Follow the ablated residual stream upward."""
         resid = self.ablated.embed.expand_as(self.embed)
         self.resid_pre, self.resid_mlp = [], []
-        self._attended = []  # by layer, what ablated heads and output bias add up to: parts of a stream that is no sum
+        self.attended = []
         for layer, block in enumerate(self.model.blocks):
             attended = block.attn.write(self.ablated.z[layer])
             mid = stream.after_attention(block, resid, attended)
-            if self.is_sum:
-                self.resid_pre.append(resid)
-                self.resid_mlp.append(resid if self.graph.parallel else mid)
-            else:
-                self._attended.append(attended)
+            self.resid_pre.append(resid)
+            self.resid_mlp.append(resid if self.graph.parallel else mid)
+            if not self.is_sum:
+                self.attended.append(attended)
             resid = stream.after_mlp(block, mid, self.ablated.mlp[layer]) if self.graph.has_mlp else mid
         self.resid_final = resid
 
@@ -165,7 +166,7 @@ class PatchedRun:
         x = self._part(self.ablated.embed, columns, 0, 1, changes)
         for below in range(layer + (mlp and not self.graph.parallel)):
             block, heads = self.model.blocks[below], self.graph.attention_writers(below)
-            attended = self._part(self._attended[below], columns, heads.start, heads.stop, changes)
+            attended = self._part(self.attended[below], columns, heads.start, heads.stop, changes)
             x = stream.after_attention(block, x, attended)
             if self.graph.has_mlp and below < layer:
                 fed = self._part(self.ablated.mlp[below], columns, heads.stop, heads.stop + 1, changes)

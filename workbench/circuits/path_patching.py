@@ -74,11 +74,7 @@ def path_patching(
         Stopped: stopped before the edges into one reader were scored.
     """
     check_direction(direction, ablation)
-    if (direct or mlps) and not is_plain(model):
-        raise ValueError(
-            f"{model.name} normalises sums of what its nodes write, or its heads read from each other; path patching "
-            "serves it without 'direct' and 'mlps'."
-        )
+    check_paths(model, direct, mlps)
     settings: dict[str, Any] = {"direction": direction, "direct": direct, "mlps": mlps, "ablation": ablation}
     rest = Partial(graph_of(model), task, "path-patching", settings, resume, keep)
     half = budget // 2
@@ -119,6 +115,19 @@ def check_direction(direction: str, ablation: str) -> None:
         raise ValueError(
             f"Denoising starts from a run on the corrupted prompts, which the ablation '{ablation}' has not; "
             "choose ablation='resample' or direction='noising'."
+        )
+
+
+def check_paths(model: Transformer, direct: bool, mlps: bool) -> None:
+    """Refuse to follow paths past readers where what a reader takes in is no plain sum.
+
+    Raises:
+        ValueError: saying that the method serves the model otherwise.
+    """
+    if (direct or mlps) and not is_plain(model):
+        raise ValueError(
+            f"{model.name} normalises sums of what its nodes write, or its heads read from each other; path patching "
+            "serves it without 'direct' and 'mlps'."
         )
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.circuits.eap_gp import gradient_path
-from workbench.circuits.sweep import check_steps
+from workbench.circuits.option_values import check_range
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 
@@ -32,7 +32,7 @@ def n_points(method: Method, steps: int) -> int:
         raise ValueError(
             f"'{method}' gives no scores by position or neuron; choose one of {', '.join(get_args(Method))}."
         )
-    check_steps(method, steps)
+    check_range("steps", steps, method)
     return {"eap": 1, "clean-corrupted": 2}.get(method, steps)
 
 

@@ -14,7 +14,7 @@ choice of writers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -26,8 +26,16 @@ from torch import Tensor
 from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, WriterOutputs, check_ablation, graph_of, record
 from workbench.circuits.attribution import ReaderGradients, edge_scores, reader_gradients, writer_differences
-from workbench.circuits.evaluate import Evaluation, check_graph, circuit_metrics, full_metric, share_kept
+from workbench.circuits.evaluate import (
+    Evaluation,
+    check_graph,
+    circuit_metrics,
+    compares_answers,
+    full_metric,
+    share_kept,
+)
 from workbench.circuits.graph import Circuit, Graph, Ranking, Scores, part_of
+from workbench.circuits.partial import Means
 from workbench.circuits.points import Method, gradient_points, n_points, settings_of
 from workbench.circuits.progress import ProgressFn
 from workbench.circuits.sweep import BUDGET, Step, mean_over
@@ -202,6 +210,8 @@ def position_scores(
     ablation: Ablation = "resample",
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: PositionScores | None = None,
+    keep: Callable[[PositionScores], None] | None = None,
 ) -> PositionScores:
     """Score every edge at every position by attribution.
 
@@ -217,9 +227,12 @@ def position_scores(
         ablation: what an edge is replaced by.
         budget: bytes beside the model; prompts are taken in batches that fit.
         progress: called after every run; returning False keeps the scores of the prompts finished so far.
+        resume: what ``keep`` was given by an earlier call with the same settings; only the rest is scored.
+        keep: called every few seconds with the mean over the prompts finished so far.
 
     Raises:
-        ValueError: an unknown method or ablation, ``steps`` below 1, or prompts of unlike length.
+        ValueError: an unknown method or ablation, ``steps`` below 1, prompts of unlike length, or ``resume`` of another
+            search.
         Stopped: stopped before the first batch was done.
     """
     graph, n = graph_of(model), n_points(method, steps)
@@ -237,18 +250,17 @@ def position_scores(
             step()
         return scores / n
 
-    mean = mean_over(model, task, score, steps=n, ablation=ablation, budget=budget, progress=progress)
-    return PositionScores(
-        graph,
-        mean.values.cpu(),
-        model.cfg.causal,
-        _answered(model, task),
-        method,
-        task.name,
-        {"ablation": ablation, **settings_of(method, steps)},
-        mean.n_examples,
-        mean.complete,
-    )
+    settings = {"ablation": ablation, **settings_of(method, steps)}
+
+    def made(values: Tensor, prompts: int, complete: bool) -> PositionScores:
+        answered = _answered(model, task)
+        about = (method, task.name, dict(settings), prompts, complete)
+        return PositionScores(graph, values, model.cfg.causal, answered, *about)
+
+    shape = (n_positions(model, task.rows(0, 1).clean), *graph.mask.shape)
+    rest = Means(made, shape, task, resume, keep)
+    mean = mean_over(model, task, score, steps=n, ablation=ablation, budget=budget, progress=progress, rest=rest)
+    return rest.found(mean.values, mean.n_examples)
 
 
 def _at_position(
@@ -325,7 +337,7 @@ def evaluate_positions(
         metric=float(kept.mean()),
         metric_full=full,
         metric_empty=float(empty.mean()),
-        accuracy=float((kept > 0).float().mean()),
+        accuracy=float((kept > 0).float().mean()) if compares_answers(task) else None,
         n_edges=circuit.n_edges,
         n_nodes=circuit._places(),
         n_edges_total=int(there.sum()),

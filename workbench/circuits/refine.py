@@ -15,6 +15,7 @@ the size are equally far apart at all sizes.
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -25,10 +26,12 @@ from torch import Tensor
 from workbench.circuits.activations import Ablation, graph_of
 from workbench.circuits.eap import BUDGET
 from workbench.circuits.graph import Circuit, Graph, Scores
-from workbench.circuits.mask_training import Batches, Loss, check_training
-from workbench.circuits.progress import ProgressFn, Reporter, Stopped
-from workbench.circuits.soft_run import check_soft
+from workbench.circuits.mask_training import Loss, check_training
+from workbench.circuits.option_values import check_range
+from workbench.circuits.partial import Keep
+from workbench.circuits.progress import ProgressFn, Stopped
 from workbench.circuits.task import Task
+from workbench.circuits.training import Training
 from workbench.models import Transformer
 
 SMALLEST, LARGEST = 0.001, 0.5
@@ -49,11 +52,13 @@ def refine(
     seed: int = 0,
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Learn a ranking of all edges whose circuits are faithful at every size.
 
     Args:
-        model: any pre-norm decoder.
+        model: any model whose graph has edges.
         task: pairs of prompts. What is learned fits these prompts: judge it on others.
         start: the method whose ranking it starts from.
         steps: circuits run, each with one backward; about ten plain forwards in cost.
@@ -65,42 +70,30 @@ def refine(
         seed: of sizes and order of prompts.
         budget: bytes beside the model.
         progress: called after every step; returning False keeps the ranking learned so far.
+        resume: what ``keep`` was given by an earlier call with the same settings; it goes on from there.
+        keep: called every few seconds: at first with what the starting method has found, if that can be gone on with,
+            then with the ranking learned so far and all that the next step depends on.
 
     Returns:
         Scores between -1 and 1. The absolute value is the learned rank: 1 for the best edge, 0 for the last. The sign
         is that of the starting method: negative edges lower the behaviour.
 
     Raises:
-        ValueError: a model that is no pre-norm decoder, an unknown starting method, ablation or loss, or a number
-            that is not positive.
+        ValueError: an unknown starting method, ablation or loss, a number that is not positive, or ``resume`` of
+            another training.
         Stopped: stopped before the starting method was done.
     """
-    from workbench.circuits.methods import discover, method  # the registry names this method too
-
-    check_soft(model, "The learned ranking")
     check_training(model, loss, steps, learning_rate, prompts)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0; got {temperature}.")
-    options = {"ablation": ablation} if "ablation" in method(start).options else {}
+    check_range("temperature", temperature)
     graph = graph_of(model)
-    first = discover(model, task, start, **options, budget=budget, progress=progress)
-    if not first.complete:
-        raise Stopped(f"Stopped before '{start}' had a ranking to start from; nothing was kept.")
-    batches = Batches(model, task, ablation, prompts=prompts, budget=budget, seed=seed)
-    exists = graph.mask.to(model.device)
+    first = Scores(graph, torch.zeros(graph.mask.shape))  # what was learned brings its own with it
+    if resume is None or _is_by(start, resume):
+        first, resume = _start(model, task, start, ablation, budget, progress, resume, keep), None
+    exists, signs = graph.mask.to(model.device), first.values.cpu().sign()
     scores = _log_ranks(first)[graph.mask].to(model.device).requires_grad_()
     sizes = torch.Generator().manual_seed(seed)
     adam = torch.optim.Adam([scores], lr=learning_rate, betas=(0.9, 0.98))
-    report = Reporter(progress, steps, "learning the ranking")
     now = scores.detach()  # the same numbers
-    for ready in batches.steps(report):
-        size = _draw_size(graph, sizes)
-        mask = _circuit(graph, now, size).to(now).requires_grad_()
-        (by_edge,) = torch.autograd.grad(ready.distance(mask, loss, batches.scale), mask)
-        soft = torch.sigmoid((now - now.topk(size).values[-1]) / temperature)
-        scores.grad = by_edge[exists] * soft * (1 - soft)
-        adam.param_groups[0]["lr"] = learning_rate * (1 - report.done / steps)
-        adam.step()
     settings: dict[str, Any] = {
         "start": start,
         "steps": steps,
@@ -111,8 +104,55 @@ def refine(
         "ablation": ablation,
         "seed": seed,
     }
-    values = _as_ranks(graph, now.cpu(), first.values)
-    return Scores(graph, values, "learned-ranking", task.name, settings, len(task), complete=report.done == steps)
+    training = Training(
+        model,
+        task,
+        "learned-ranking",
+        settings,
+        learned={"scores": now, "signs": signs},
+        optimisers={"adam": adam},
+        draws={"sizes": sizes},
+        scores=lambda _: _as_ranks(graph, now.cpu(), signs),
+        budget=budget,
+        resume=resume,
+        keep=keep,
+    )
+    for ready in training.steps(progress, "learning the ranking"):
+        size = _draw_size(graph, sizes)
+        mask = _circuit(graph, now, size).to(now).requires_grad_()
+        (by_edge,) = torch.autograd.grad(ready.distance(mask, loss, training.batches.scale), mask)
+        soft = torch.sigmoid((now - now.topk(size).values[-1]) / temperature)
+        scores.grad = by_edge[exists] * soft * (1 - soft)
+        adam.param_groups[0]["lr"] = learning_rate * (1 - training.done / steps)
+        adam.step()
+    return training.result()
+
+
+def _is_by(start: str, handed: Scores) -> bool:
+    """Whether scores are those of the starting method, and nothing was learned yet."""
+    return handed.method == start and handed.settings.get("start") != start
+
+
+def _start(
+    model: Transformer,
+    task: Task,
+    start: str,
+    ablation: Ablation,
+    budget: int,
+    progress: ProgressFn | None,
+    resume: Scores | None,
+    keep: Keep | None,
+) -> Scores:
+    """The scores that the ranking starts from."""
+    from workbench.circuits.methods import discover, method  # the registry names this file's method too
+
+    takes = inspect.signature(method(start).run).parameters
+    offered = {"ablation": ablation, "resume": resume, "keep": keep}
+    options = {name: value for name, value in offered.items() if name in takes}
+    found = discover(model, task, start, budget=budget, progress=progress, **options)
+    if not found.complete:
+        raise Stopped(f"Stopped before '{start}' had a ranking to start from; nothing was learned.")
+    return found
 
 
 def _log_ranks(scores: Scores) -> Float[Tensor, "writers readers"]:

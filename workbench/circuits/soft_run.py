@@ -7,11 +7,11 @@ With a mask m in [0, 1] (any real number will do) a reader v takes in
 A binary mask gives :class:`workbench.circuits.patching.PatchedRun`, the mask of ones the model. The gradient at the
 mask of ones is minus what edge attribution patching approximates a removal by, so EAP's scores (Syed et al. 2023).
 
-The readers of a layer are one matrix product of the mask's columns with the writers' differences, kept in one buffer
-[writer, batch*pos*d_model]. Backward goes through the layers from the last to the first: it makes each layer again,
-pulls the gradient back through that layer alone, and adds two matrix products of the same size: one for the mask, one
-for the writers. So a step costs about four times the products of a forward, and memory is two buffers and one layer,
-whatever the depth.
+The outputs of all writers, as changes from the ablated ones, are kept in one buffer [writer, batch, pos, d_model]; what
+readers make of it, where norms lie between, too, says :mod:`workbench.circuits.soft_streams`. Backward goes through the
+layers from the last to the first: it makes each layer again and pulls the gradient back through that layer alone. With
+plain sums a step costs about four times the products of a forward, and memory is two buffers and one layer, whatever
+the depth; with norms on the way autograd keeps about two buffers more.
 
 Positions that carry no difference whatever the mask are left out (:func:`shared_start`); their queries, keys and
 values are made once.
@@ -28,33 +28,18 @@ from torch import Tensor
 from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, WriterOutputs, graph_of
 from workbench.circuits.patching import PatchedRun, project
+from workbench.circuits.soft_streams import Given, Normed, Place, Reading, Sums
 from workbench.circuits.task import Task
 from workbench.models import Transformer
-
-Buffer = Float[Tensor, "writers batch pos d_model"]
-
-
-def check_soft(model: Transformer, what: str) -> None:
-    """Refuse a model that cannot be run with shares, for ``what`` needs that.
-
-    Raises:
-        ValueError: the model normalises what is added to its residual stream, or its answer comes from all positions.
-    """
-    stream.check_sum(model, what)
-    if stream.answers_once(model):
-        raise ValueError(
-            f"{what} needs an answer at one position; {model.name} ({model.cfg.family}) gives one for all positions "
-            "together. Choose a method such as eap-ig, or a decoder."
-        )
 
 
 def shared_start(model: Transformer, batch: Task, ablation: Ablation) -> int:
     """How many positions at the beginning carry no difference whatever the mask; never all of them.
 
     Where all pairs of a batch begin alike a causal model does the same on both prompts, and resample ablation puts
-    there what the run has anyway.
+    there what the run has anyway. An answer that comes from all positions needs them all.
     """
-    if ablation != "resample" or not model.cfg.causal:
+    if ablation != "resample" or not model.cfg.causal or stream.answers_once(model):
         return 0
     same = (batch.clean == batch.corrupted).all(0).long().cumprod(0).sum()
     return min(int(same), batch.clean.shape[1] - 1, int(batch.last.min()))
@@ -64,32 +49,32 @@ class SoftRun:
     """One batch with its ablated run, ready to be run with any mask of shares.
 
     Args:
-        model: the model; a pre-norm decoder with plain attention.
+        model: any model whose graph has edges.
         batch: examples.
         ablated: what each writer is replaced by, see :class:`workbench.circuits.activations.Ablator`.
         start: positions before this one carry no difference (:func:`shared_start`) and are left out of the work.
-
-    Raises:
-        ValueError: a model that cannot be run so, see :func:`check_soft`.
     """
 
     def __init__(self, model: Transformer, batch: Task, ablated: WriterOutputs, start: int = 0) -> None:
-        check_soft(model, "A run with shares")
         self.model, self.batch, self.start = model, batch, start
-        self.graph = graph_of(model)
+        self.graph, self.answers_once = graph_of(model), stream.answers_once(model)
         run = PatchedRun(model, batch, ablated)
         self.positions = run.positions
-        self.ablated = ablated.map(self._rest)
-        self.embed, self.resid_final = self._rest(run.embed), self._rest(run.resid_final)
-        self.resid_pre, self.resid_mlp = [list(map(self._rest, x)) for x in (run.resid_pre, run.resid_mlp)]
+        self.ablated, self.embed = ablated.map(self._rest), self._rest(run.embed)
+        self.reading: Reading = (Sums if run.is_sum else Normed)(run, self._rest)
         with torch.no_grad():
             self.begin = [self._begin(layer, resid[:, :start]) for layer, resid in enumerate(run.resid_pre)]
+        graph, last = self.graph, len(self.graph.readers) - 1
+        self.attention_readers = [Place(graph.attention_readers(layer), layer) for layer in range(graph.n_layers)]
+        readers = [graph.mlp_reader(layer) for layer in range(graph.n_layers)]
+        self.mlp_readers = [Place(slice(reader, reader + 1), layer, mlp=True) for layer, reader in enumerate(readers)]
+        self.logits_reader = Place(slice(last, last + 1), graph.n_layers)
 
     @property
     def n_bytes(self) -> int:
         """Bytes that it keeps."""
-        parts = [*self.begin, self.ablated.z, self.ablated.mlp, self.resid_pre, self.resid_mlp]
-        return sum(x.nbytes for part in parts for x in part) + self.embed.nbytes + self.resid_final.nbytes
+        parts = [*self.begin, self.ablated.z, self.ablated.mlp, self.reading.kept]
+        return sum(x.nbytes for part in parts for x in part) + self.embed.nbytes
 
     def _rest(self, x: Tensor) -> Tensor:
         """The positions that can carry a difference; what is the same at all positions stays as it is."""
@@ -98,7 +83,7 @@ class SoftRun:
     def _begin(self, layer: int, resid: Float[Tensor, "batch start d_model"]) -> list[Tensor]:
         """Queries, keys and values of a layer at the positions left out: [batch, start, head, d_head]."""
         block, added = self.model.blocks[layer], self.positions[layer].added
-        normed = block.ln1(resid)
+        normed = stream.into_attention(block, resid)
         beside = normed if added is None else normed + added[:, : self.start]
         parts = zip((block.attn.q, block.attn.k, block.attn.v), (beside, beside, normed), strict=True)
         return [project(block.attn, part, x.expand(self.graph.n_heads, *x.shape)) for part, x in parts]
@@ -107,72 +92,70 @@ class SoftRun:
         """The task's metric of each example; differentiable with respect to ``mask``."""
         return self.batch.checked_score(self.logits(mask))
 
-    def logits(self, mask: Float[Tensor, "writers readers"]) -> Float[Tensor, "batch d_vocab"]:
-        """Logits where the answer is read; differentiable with respect to ``mask``.
+    def logits(self, mask: Float[Tensor, "writers readers"]) -> Float[Tensor, "batch *answer"]:
+        """What the task scores, see :func:`workbench.circuits.stream.answer`; differentiable with respect to ``mask``.
+
+        Logits [batch, d_vocab] where the answer is read, those of a classifier [batch, class], or of a model without
+        a head its output [batch, pos, d_model].
 
         Args:
             mask: the share of this run that each edge carries; entries where no edge exists do not count.
         """
         like = self.embed
         final: Tensor = _Sweep.apply(mask.to(like.device, like.dtype), self)  # type: ignore[no-untyped-call]
-        return stream.answer(self.model, self.batch, final[:, None])
+        return stream.answer(self.model, self.batch, final)
+
+    def forward(self, mask: Tensor) -> tuple[Float[Tensor, "batch read d_model"], Given]:
+        """Last residual stream where the answer is read, and what the readers were given."""
+        embed, graph = self.embed, self.graph
+        given = Given(mask, embed.new_empty(len(graph.writers), *embed.shape))
+        given.changes[0] = embed - self.ablated.embed
+        for layer in range(graph.n_layers):
+            x = self.reading.read(self.attention_readers[layer], given)
+            given.changes[graph.attention_writers(layer)] = self.attention(layer, x)
+            if graph.has_mlp:
+                x = self.reading.read(self.mlp_readers[layer], given)
+                given.changes[graph.mlp_writer(layer)] = self.mlp(layer, x[0])
+        final = self.reading.read(self.logits_reader, given)[0]
+        return self._where_answered(final), given
+
+    def backward(self, given: Given, gradient: Float[Tensor, "batch read d_model"]) -> Tensor:
+        """Gradient for the mask from the one at :meth:`forward`'s first result."""
+        graph, pulled = self.graph, torch.zeros_like(self.embed)
+        found = Given(torch.zeros_like(given.mask), torch.zeros_like(given.changes))
+        if self.answers_once:
+            pulled = gradient
+        else:
+            pulled[self._answer] = gradient[:, 0]
+        self.reading.pull(self.logits_reader, pulled[None], given, found)
+        for layer in reversed(range(graph.n_layers)):
+            if graph.has_mlp:
+                place, behind = self.mlp_readers[layer], found.changes[graph.mlp_writer(layer)]
+                x = self.reading.read(place, given)[0].requires_grad_()
+                with torch.enable_grad():
+                    (pulled,) = torch.autograd.grad(self.mlp(layer, x), x, behind)
+                self.reading.pull(place, pulled[None], given, found)
+            place, behind = self.attention_readers[layer], found.changes[graph.attention_writers(layer)]
+            x = self.reading.read(place, given).requires_grad_()
+            with torch.enable_grad():
+                (pulled,) = torch.autograd.grad(self.attention(layer, x), x, behind)
+            self.reading.pull(place, pulled, given, found)
+        return found.mask
 
     @property
-    def answer(self) -> tuple[Tensor, Tensor]:
-        """Rows and positions where the answers are read."""
+    def _answer(self) -> tuple[Tensor, Tensor]:
+        """Rows and positions where the answers are read, of a model that answers at one position."""
         device = self.embed.device
         return torch.arange(len(self.batch), device=device), self.batch.last.to(device) - self.start
 
-    def forward(self, mask: Tensor) -> tuple[Float[Tensor, "batch d_model"], Buffer]:
-        """Last residual stream where the answer is read, and this run minus the ablated one for every writer."""
-        embed = self.embed
-        changes = embed.new_empty(len(self.graph.writers), *embed.shape)
-        changes[0] = embed - self.ablated.embed
-        for layer in range(self.graph.n_layers):
-            heads = self.graph.attention_writers(layer)
-            changes[heads] = self.attention(layer, self.into_attention(layer, mask, changes))
-            if self.graph.has_mlp:
-                changes[self.graph.mlp_writer(layer)] = self.mlp(layer, self.into_mlp(layer, mask, changes))
-        rows, last = self.answer
-        final = self.resid_final[rows, last] + torch.einsum("w,wbd->bd", mask[:, -1], changes[:, rows, last])
-        return final, changes
-
-    def backward(self, mask: Tensor, changes: Buffer, gradient: Float[Tensor, "batch d_model"]) -> Tensor:
-        """Gradient for the mask from the one at :meth:`forward`'s first result."""
-        into, found = torch.zeros_like(changes), torch.zeros_like(mask)
-        rows, last = self.answer
-        found[:, -1] = torch.einsum("wbd,bd->w", changes[:, rows, last], gradient)
-        into[:, rows, last] = mask[:, -1, None, None] * gradient
-        for layer in reversed(range(self.graph.n_layers)):
-            if self.graph.has_mlp:
-                readers = slice(self.graph.mlp_reader(layer), self.graph.mlp_reader(layer) + 1)
-                with torch.enable_grad():
-                    x = self.into_mlp(layer, mask, changes).requires_grad_()
-                    (pulled,) = torch.autograd.grad(self.mlp(layer, x), x, into[self.graph.mlp_writer(layer)])
-                _share_out(self.graph.writers_before_mlp(layer), readers, pulled[None], mask, changes, found, into)
-            readers, heads = self.graph.attention_readers(layer), self.graph.attention_writers(layer)
-            with torch.enable_grad():
-                x = self.into_attention(layer, mask, changes).requires_grad_()
-                (pulled,) = torch.autograd.grad(self.attention(layer, x), x, into[heads])
-            _share_out(self.graph.writers_before_attention(layer), readers, pulled, mask, changes, found, into)
-        return found
-
-    def into_attention(self, layer: int, mask: Tensor, changes: Buffer) -> Float[Tensor, "readers batch pos d_model"]:
-        """What queries, keys and values of a layer read."""
-        kept = mask[: self.graph.writers_before_attention(layer), self.graph.attention_readers(layer)]
-        return _read(self.resid_pre[layer], kept, changes)
-
-    def into_mlp(self, layer: int, mask: Tensor, changes: Buffer) -> Float[Tensor, "batch pos d_model"]:
-        """What the MLP of a layer reads."""
-        reader = self.graph.mlp_reader(layer)
-        kept = mask[: self.graph.writers_before_mlp(layer), reader : reader + 1]
-        return _read(self.resid_mlp[layer], kept, changes)[0]
+    def _where_answered(self, final: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch read d_model"]:
+        return final if self.answers_once else final[self._answer][:, None]
 
     def attention(self, layer: int, x: Tensor) -> Float[Tensor, "head batch pos d_model"]:
         """Change of every head's result, from what its query, key and value read."""
         block, here = self.model.blocks[layer], self.positions[layer]
         attn = block.attn
-        into_q, into_k, into_v = block.ln1(x).chunk(3)
+        into_q, into_k, into_v = stream.into_attention(block, x).chunk(3)
         if here.added is not None:
             into_q, into_k = into_q + here.added[:, self.start :], into_k + here.added[:, self.start :]
         q, k, v = (
@@ -196,32 +179,16 @@ class _Sweep(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, mask: Tensor, run: SoftRun) -> Tensor:
-        final, changes = run.forward(mask)
-        ctx.save_for_backward(mask, changes)
+        final, given = run.forward(mask)
+        ctx.save_for_backward(mask, given.changes)
         ctx.run = run
         return final
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        mask, changes = ctx.saved_tensors
         run: SoftRun = ctx.run
-        return run.backward(mask, changes, gradients[0]), None
+        mask, changes = ctx.saved_tensors
+        return run.backward(Given(mask.detach(), changes), gradients[0]), None
 
 
-def _read(resid: Tensor, kept: Float[Tensor, "writers readers"], changes: Buffer) -> Tensor:
-    """The ablated residual stream plus each reader's shares of its writers' differences."""
-    writers, readers = kept.shape
-    added = torch.addmm(resid.reshape(1, -1), kept.T, changes[:writers].view(writers, -1))
-    return added.view(readers, *resid.shape)
-
-
-def _share_out(
-    writers: int, readers: slice, pulled: Tensor, mask: Tensor, changes: Buffer, found: Tensor, into: Buffer
-) -> None:
-    """Add what ``readers`` say, by the gradients ``pulled`` at their inputs, to those of the mask and the writers."""
-    flat = pulled.reshape(len(pulled), -1)
-    found[:writers, readers] = changes[:writers].view(writers, -1) @ flat.T
-    into[:writers].view(writers, -1).addmm_(mask[:writers, readers], flat)
-
-
-__all__ = ["SoftRun", "check_soft", "shared_start"]
+__all__ = ["SoftRun", "shared_start"]

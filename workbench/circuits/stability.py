@@ -16,26 +16,26 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.circuits.activations import Ablation, check_ablation
+from workbench.circuits.activations import AnyAblation, check_ablation
 from workbench.circuits.agreement import Agreement, agreement
 from workbench.circuits.eap import BUDGET
-from workbench.circuits.evaluate import FRACTIONS, check_graph, circuit_metrics, share_kept
+from workbench.circuits.evaluate import FRACTIONS, KeepMetrics, check_graph, circuit_metrics, share_kept
 from workbench.circuits.graph import Circuit, Ranking, Scores
 from workbench.circuits.intervals import LEVEL, RESAMPLES, bounds, resamples
 from workbench.circuits.methods import check_options, discover
 from workbench.circuits.methods import method as method_of
-from workbench.circuits.progress import Progress, ProgressFn, Stopped
+from workbench.circuits.parts import KeepScores, check_resumed, each
+from workbench.circuits.progress import ProgressFn, Stopped
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 
 Vary = Literal["task", "method"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,8 @@ def prompt_stability(
     ranking: Ranking = "absolute",
     seed: int = 0,
     progress: ProgressFn | None = None,
+    resume: Sequence[Scores] = (),
+    keep: KeepScores | None = None,
     **options: Any,
 ) -> PromptStability:
     """Bootstrap a method over prompts. Cost: the method once on each piece; as much as once on the whole.
@@ -157,10 +159,13 @@ def prompt_stability(
         ranking: best by absolute or by signed score.
         seed: of the resampling.
         progress: called after every step; returning False keeps the pieces that are finished.
+        resume: scores of the first pieces, which an earlier run had finished.
+        keep: takes the scores of all pieces that are finished, after each.
         **options: of the method.
 
     Raises:
-        ValueError: fewer than two pieces or more than prompts, a number of edges out of range, what the method refuses.
+        ValueError: fewer than two pieces or more than prompts, a number of edges out of range, what the method refuses,
+            or ``resume`` of other prompts or another method.
         Stopped: stopped before two pieces were through.
     """
     check_options(method, options)
@@ -168,8 +173,14 @@ def prompt_stability(
         raise ValueError(f"Cut the task into 2 to {len(task)} pieces (it has {len(task)} prompts); got {pieces}.")
     cuts = [round(i * len(task) / pieces) for i in range(pieces + 1)]
     parts = [task.rows(start, stop) for start, stop in pairwise(cuts)]
-    found = _each(
-        parts, lambda part: discover(model, part, method=method, progress=progress, **options), "pieces", progress
+    check_resumed(resume, method, [len(part) for part in parts])
+    found = each(
+        parts,
+        lambda part: discover(model, part, method=method, progress=progress, **options),
+        "pieces",
+        progress,
+        resume,
+        keep,
     )
     if len(found) < 2:
         raise Stopped("Stopped before two pieces of the task were through; nothing was kept.")
@@ -245,6 +256,8 @@ def seed_stability(
     seeds: Sequence[int] = (0, 1, 2),
     ranking: Ranking = "absolute",
     progress: ProgressFn | None = None,
+    resume: Sequence[Scores] = (),
+    keep: KeepScores | None = None,
     **options: Any,
 ) -> SeedStability:
     """Run a method for several seeds and compare every pair. Cost: the method once for each seed.
@@ -257,10 +270,13 @@ def seed_stability(
         seeds: at least two.
         ranking: best by absolute or by signed score.
         progress: called after every step; returning False keeps the seeds that are through.
+        resume: scores of the first seeds, which an earlier run had finished.
+        keep: takes the scores of all seeds that are through, after each.
         **options: of the method.
 
     Raises:
-        ValueError: fewer than two different seeds, a method without a seed where its own is to vary, what it refuses.
+        ValueError: fewer than two different seeds, a method without a seed where its own is to vary, what it refuses,
+            or ``resume`` of another method.
         Stopped: stopped before two seeds were through.
     """
     vary: Vary = "method" if isinstance(task, Task) else "task"
@@ -275,7 +291,8 @@ def seed_stability(
             return discover(model, task, method=method, progress=progress, **(options | {"seed": seed}))
         return discover(model, task(seed), method=method, progress=progress, **options)
 
-    found = _each(seeds, once, "seeds", progress)
+    check_resumed(resume, method, [len(task)] * len(seeds) if isinstance(task, Task) else [None] * len(seeds))
+    found = each(seeds, once, "seeds", progress, resume, keep)
     if len(found) < 2:
         raise Stopped("Stopped before two seeds were through; nothing was kept.")
     done = list(seeds[: len(found)])
@@ -290,33 +307,19 @@ def seed_stability(
     )
 
 
-def _each(over: Sequence[T], run: Callable[[T], Scores], what: str, progress: ProgressFn | None) -> list[Scores]:
-    """The results in order, up to where it was stopped."""
-    found: list[Scores] = []
-    for i, one in enumerate(over):
-        try:
-            scores = run(one)
-        except Stopped:
-            break
-        if not scores.complete:
-            break
-        found.append(scores)
-        if progress is not None and progress(Progress(i + 1, len(over), what)) is False:
-            break
-    return found
-
-
 def curve_interval(
     model: Transformer,
     task: Task,
     scores: Scores,
-    ablation: Ablation = "resample",
+    ablation: AnyAblation = "resample",
     *,
     fractions: Sequence[float] = FRACTIONS,
     count: int = RESAMPLES,
     seed: int = 0,
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Float[Tensor, "masks examples"] | None = None,
+    keep: KeepMetrics | None = None,
 ) -> CurveInterval:
     """CMD and CPR (Mueller et al. 2025, arXiv 2504.13151, section 3) of one ranking, resampled over prompts.
 
@@ -327,6 +330,7 @@ def curve_interval(
         model, task, scores, ablation, fractions, budget, progress: as in :func:`workbench.circuits.faithfulness_curve`.
         count: resamples.
         seed: of the resampling.
+        resume, keep: as in :func:`workbench.circuits.evaluate.circuit_metrics`.
 
     Raises:
         ValueError: fewer than two prompts, scores of another model, fractions not ascending in (0, 1], an ablation
@@ -345,7 +349,15 @@ def curve_interval(
     for ranking in rankings:
         masks += [scores.top(round(f * scores.graph.n_edges), ranking).mask for f in fractions]
     metrics = circuit_metrics(
-        model, task, masks, ablation=ablation, budget=budget, progress=progress, what="checking faithfulness"
+        model,
+        task,
+        masks,
+        ablation=ablation,
+        budget=budget,
+        progress=progress,
+        what="checking faithfulness",
+        resume=resume,
+        keep=keep,
     ).double()
     n = metrics.shape[1]
     weights = torch.cat([torch.full((1, n), 1 / n, dtype=torch.float64), resamples(n, count, seed)])

@@ -27,6 +27,7 @@ from torch import Tensor
 from workbench.models import Transformer
 from workbench.models.blocks import Block
 from workbench.models.norm import Norm
+from workbench.models.readout import pooled
 from workbench.models.taps import NO_TAPS, Taps
 
 if TYPE_CHECKING:
@@ -97,6 +98,31 @@ def push(norm: Norm, changes: Float[Tensor, "writer batch pos d_model"], at: Ten
     changes *= (norm.weight / scale).to(changes.dtype)
 
 
+def push_past_attention(
+    block: Block,
+    changes: Float[Tensor, "writer batch pos d_model"],
+    heads: slice,
+    resid: Float[Tensor, "batch pos d_model"],
+    z: Float[Tensor, "batch pos head d_head"],
+    *,
+    frozen: bool = False,
+) -> None:
+    """:func:`push` through the norm that lies behind a block's attention, where there is one.
+
+    Args:
+        block: the block.
+        changes: of the writers in order, in place; at least those up to the block's heads.
+        heads: the block's heads among the writers.
+        resid: what the block reads.
+        z: what its heads made of it.
+        frozen: as in :func:`push`.
+    """
+    if block.cfg.norm_place == "post":
+        push(block.ln1, changes[: heads.stop], resid + block.attn.write(z), frozen=frozen)
+    elif block.ln1_post is not None:
+        push(block.ln1_post, changes[heads], block.attn.write(z), frozen=frozen)
+
+
 def attention_mask(model: Transformer, batch: Task) -> Int[Tensor, "batch pos"] | None:
     """1 for the real tokens of each example, for models that would see padding on the right; None for all others."""
     if model.cfg.image is not None or not model.needs_whole_text:
@@ -108,6 +134,41 @@ def attention_mask(model: Transformer, batch: Task) -> Int[Tensor, "batch pos"] 
 def answers_once(model: Transformer) -> bool:
     """Whether the answer comes from all positions: of a model that pools, and of one without a head."""
     return model.cfg.pooling != "none" or model.cfg.head == "none"
+
+
+def has_distribution(model: Transformer) -> bool:
+    """Whether the answer is one of several, each with a probability."""
+    return model.cfg.head != "none" and model.cfg.n_out > 1
+
+
+def check_distribution(model: Transformer, instead: str) -> None:
+    """Refuse to compare the probabilities of answers of a model that gives none.
+
+    Raises:
+        ValueError: saying what to choose ``instead``.
+    """
+    if not has_distribution(model):
+        has = "gives vectors" if model.cfg.head == "none" else "has one output"
+        raise ValueError(f"'kl' compares the probabilities of answers, but {model.name} {has}; choose {instead}.")
+
+
+def share_of_answer(model: Transformer, batch: Task, n: int) -> Float[Tensor, "batch pos"]:
+    """How much of the answer is read at each of ``n`` positions; the sum is 1 for each example.
+
+    All of it where the task says; of a model that pools, where its head reads (of two positions half each; of the
+    first beside the mean of the patches half at the first, the rest evenly); of one without a head, evenly over all
+    real positions.
+    """
+    if not answers_once(model):
+        return torch.nn.functional.one_hot(batch.last, n).to(model.device, model.dtype)
+    if model.cfg.head == "none":
+        real = (torch.arange(n) < batch.lengths[:, None]).to(model.device, model.dtype)
+        return real / real.sum(1, keepdim=True)
+    with torch.enable_grad():
+        # Pooling is linear, so that its derivative says which positions it takes.
+        x = torch.ones(len(batch), n, 1, device=model.device, dtype=model.dtype, requires_grad=True)
+        (taken,) = torch.autograd.grad(pooled(x, model.cfg, attention_mask(model, batch)).sum(), x)
+    return taken[..., 0] / taken[..., 0].sum(1, keepdim=True)
 
 
 def where_answered(model: Transformer, batch: Task, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:

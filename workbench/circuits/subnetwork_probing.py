@@ -24,10 +24,12 @@ from workbench.circuits import hard_concrete
 from workbench.circuits.activations import Ablation, graph_of
 from workbench.circuits.eap import BUDGET
 from workbench.circuits.graph import Graph, Scores
-from workbench.circuits.mask_training import Batches, Loss, check_training
-from workbench.circuits.progress import ProgressFn, Reporter
-from workbench.circuits.soft_run import check_soft
+from workbench.circuits.mask_training import Loss, check_training
+from workbench.circuits.option_values import check_range
+from workbench.circuits.partial import Keep
+from workbench.circuits.progress import ProgressFn
 from workbench.circuits.task import Task
+from workbench.circuits.training import Training
 from workbench.models import Transformer
 
 FIRST = 2.0
@@ -49,11 +51,13 @@ def subnetwork_probing(
     seed: int = 0,
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score every edge by the chance that learned masks keep the nodes at both its ends.
 
     Args:
-        model: any pre-norm decoder.
+        model: any model whose graph has edges.
         task: pairs of prompts that the masks are learned on.
         sparsity: price of all nodes together, in units of the loss.
         parts: give each head's query, key and value input a mask of its own beside the head's.
@@ -65,35 +69,24 @@ def subnetwork_probing(
         seed: of masks and order of prompts.
         budget: bytes beside the model.
         progress: called after every step; returning False keeps the masks so far.
+        resume: what ``keep`` was given by an earlier call with the same settings; the training goes on from there.
+        keep: called every few seconds with the masks so far and all that the next step depends on.
 
     Returns:
         Probabilities between 0 and 1. They say which nodes the behaviour needs, not how much, and have no sign.
 
     Raises:
-        ValueError: a model that is no pre-norm decoder, an unknown ablation or loss, a negative price, or a number
-            that is not positive.
+        ValueError: an unknown ablation or loss, a negative price, a number that is not positive, or ``resume`` of
+            another training.
     """
-    check_soft(model, "Subnetwork probing")
     check_training(model, loss, steps, learning_rate, prompts)
-    if sparsity < 0:
-        raise ValueError(f"sparsity is a price and cannot be negative; got {sparsity}.")
+    check_range("sparsity", sparsity)
     graph = graph_of(model)
-    batches = Batches(model, task, ablation, prompts=prompts, budget=budget, seed=seed)
     nodes = len(graph.writers) - 1
     inputs = 3 * graph.n_heads * graph.n_layers if parts else 0
     log_alpha = torch.full((nodes + inputs,), FIRST, device=model.device, requires_grad=True)
     adam = torch.optim.Adam([log_alpha], lr=learning_rate)
     noise = torch.Generator().manual_seed(seed)
-    report = Reporter(progress, steps, "learning masks of nodes")
-    for ready in batches.steps(report):
-        writers, readers = _shares(graph, hard_concrete.sample(log_alpha, noise))
-        price = sparsity * hard_concrete.keep_probability(log_alpha).mean()
-        total = ready.distance(writers[:, None] * readers, loss, batches.scale) + price
-        adam.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        with torch.no_grad():
-            log_alpha.clamp_(*LIMITS)
     settings: dict[str, Any] = {
         "sparsity": sparsity,
         "parts": parts,
@@ -104,8 +97,29 @@ def subnetwork_probing(
         "ablation": ablation,
         "seed": seed,
     }
-    values = edge_values(graph, hard_concrete.keep_probability(log_alpha.detach()).cpu())
-    return Scores(graph, values, "subnetwork-probing", task.name, settings, len(task), complete=report.done == steps)
+    training = Training(
+        model,
+        task,
+        "subnetwork-probing",
+        settings,
+        learned={"log_alpha": log_alpha},
+        optimisers={"adam": adam},
+        draws={"noise": noise},
+        scores=lambda _: edge_values(graph, hard_concrete.keep_probability(log_alpha.detach()).cpu()),
+        budget=budget,
+        resume=resume,
+        keep=keep,
+    )
+    for ready in training.steps(progress, "learning masks of nodes"):
+        writers, readers = _shares(graph, hard_concrete.sample(log_alpha, noise))
+        price = sparsity * hard_concrete.keep_probability(log_alpha).mean()
+        total = ready.distance(writers[:, None] * readers, loss, training.batches.scale) + price
+        adam.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        with torch.no_grad():
+            log_alpha.clamp_(*LIMITS)
+    return training.result()
 
 
 def _shares(graph: Graph, z: Float[Tensor, " masks"]) -> tuple[Float[Tensor, " writers"], Float[Tensor, " readers"]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.circuits.activations import Ablation, Ablator, WriterOutputs, batch_size_for, graph_of
 from workbench.circuits.graph import Graph, Scores
-from workbench.circuits.partial import Prompts
+from workbench.circuits.partial import Means, Prompts
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.circuits.task import Task
 from workbench.models import Transformer
@@ -57,7 +57,7 @@ def mean_over(
     ablation: Ablation,
     budget: int,
     progress: ProgressFn | None,
-    rest: Prompts | None = None,
+    rest: Means[Any] | None = None,
 ) -> Mean:
     """Mean of ``score`` over the prompts of a task.
 
@@ -85,9 +85,8 @@ def mean_over(
         if not report.going and report.done % steps:
             raise Stopped("Stopped in the middle of a batch.")
 
-    total: Tensor | None = None
-    if rest is not None and rest.resume is not None:
-        total = rest.resume.values.to(model.device) * finished
+    before = None if rest is None else rest.total
+    total = None if before is None else before.to(model.device)
     for batch in (task.rows(start, start + size) for start in range(finished, len(task), size)):
         try:
             part = score(batch, ablator(batch), step)
@@ -100,12 +99,14 @@ def mean_over(
             )
         total = part if total is None else total + part
         finished += len(batch)
-        if rest is not None:
-            rest.hand(total, finished)
         if not report.going:
             break
+        if rest is not None and finished < len(task):
+            rest.hand_mean(total, finished)
     if total is None:
         raise Stopped("Stopped before the first prompts were scored; nothing was kept.")
+    if rest is not None:
+        rest.hand_mean(total, finished, now=True)
     return Mean(total / finished, finished, finished == len(task))
 
 
@@ -126,17 +127,7 @@ def edge_means(
     mean = mean_over(
         model, rest.task, score, steps=steps, ablation=ablation, budget=budget, progress=progress, rest=rest
     )
-    return mean.scores(model, rest.task, rest.method, **rest.settings)
-
-
-def check_steps(method: str, steps: int) -> None:
-    """Refuse a number of steps below 1.
-
-    Raises:
-        ValueError: naming the method.
-    """
-    if steps < 1:
-        raise ValueError(f"{method} needs at least one step; got steps={steps}.")
+    return rest.found(mean.values, mean.n_examples)
 
 
 def spread(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, Ablator, batch_size_for, graph_of
 from workbench.circuits.candidates import candidates_that_fit, is_plain
 from workbench.circuits.patching import PatchedRun
@@ -39,8 +40,8 @@ class Trials:
     """
 
     def __init__(self, model: Transformer, task: Task, kind: Loss, ablation: Ablation, budget: int) -> None:
-        if kind == "kl" and model.cfg.n_out == 1:
-            raise ValueError(f"{model.name} has one output, which has no distribution; choose metric='task'.")
+        if kind == "kl":
+            stream.check_distribution(model, "metric='task'")
         self.task = task if kind == "task" else task.with_metric("kl", model)
         self.model, self.budget, self.graph, self.plain = model, budget // 4, graph_of(model), is_plain(model)
         size = batch_size_for(model, self.task, self.budget)

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:  # torch takes seconds to import; listing runs needs none of it
     from workbench.circuits.graph import Circuit, Ranking, Scores
 
-Construction = Literal["top", "threshold", "greedy"]
+Construction = Literal["top", "threshold", "greedy", "marked"]
 CONSTRUCTIONS: dict[str, str] = {
     "top": "the best edges",
     "greedy": "grown from the logits",
     "threshold": "all edges from a score on",
 }
-"""Ways to choose the edges of a circuit, and what each takes."""
+"""Ways to choose the edges of a circuit from scores, and what each takes.
+
+``marked`` is none of them: such a run keeps its edges themselves, as a file marked them.
+"""
 
 
 def choose(
@@ -54,9 +57,24 @@ def choose(
     return greedy(scores, n_edges, ranking)
 
 
+def choose_and_keep(
+    scores: Scores, how: Construction, n_edges: int | None, threshold: float | None, ranking: Ranking
+) -> Circuit:
+    """:func:`choose` for scores that are kept: where they give no circuit, the error says that they are not lost."""
+    try:
+        return choose(scores, how, n_edges, threshold, ranking)
+    except ValueError as error:
+        if how != "threshold":
+            raise
+        raise ValueError(
+            f"{str(error).rstrip('.')}; the scores are kept, so that another threshold is quick."
+        ) from None
+
+
 def size_in_words(settings: Mapping[str, Any], n_edges: int | None) -> str:
     """Which edges were asked for, in words."""
     if "threshold" in settings:
         return f"edges from {settings['threshold']:g} on"
-    grown = ", grown from the logits" if settings.get("construction") == "greedy" else ""
-    return f"{n_edges:,} edges{grown}" if n_edges is not None else "no number of edges"
+    how = {"greedy": ", grown from the logits", "marked": ", as the file marks them"}
+    said = how.get(str(settings.get("construction")), "")
+    return f"{n_edges:,} edges{said}" if n_edges is not None else "no number of edges"

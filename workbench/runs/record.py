@@ -13,6 +13,8 @@ from workbench.runs.choose import Construction, choose, size_in_words
 from workbench.runs.files import PARTIAL, RUN, SCORES, RunError, damaged, is_held, read_json
 
 if TYPE_CHECKING:  # torch takes seconds to import; listing runs needs none of it
+    from torch import Tensor
+
     from workbench.circuits.evaluate import Evaluation, FaithfulnessCurve
     from workbench.circuits.graph import Circuit, Graph, Scores
 
@@ -42,7 +44,7 @@ class RunInfo:
         pid: process that made it.
         n_edges: edges asked for; the report says how many pruning left.
         graph: the four fields of the graph.
-        scores: the fields of the scores except graph and values.
+        scores: the fields of the scores except graph and values; ``from`` where they were taken over from a run.
         check: the task's self-check.
         report: an evaluation's fields.
         curve: a faithfulness curve's fields.
@@ -101,6 +103,11 @@ class RunInfo:
         return self.status in ("stopped", "interrupted", "failed")
 
     @property
+    def scores_from(self) -> str | None:
+        """Id of the run whose scores it took over, since both asked for the same search; None for its own."""
+        return (self.scores or {}).get("from")
+
+    @property
     def size(self) -> str:
         """Which edges the circuit is made of, in words: ``500 edges``, ``edges from 0.05 on``."""
         return size_in_words(self.settings, self.n_edges)
@@ -156,22 +163,28 @@ class Run:
         Raises:
             RunError: the run has none, or the file is missing, truncated or of the wrong shape.
         """
+        from workbench.circuits.graph import Scores
+
+        about = {**(self.info.scores or {}), "graph": self.graph, "values": self._kept("values")}
+        return _rebuild(Scores, about, self.folder)
+
+    def _kept(self, name: str) -> Tensor:
+        """A tensor [writer, reader] beside ``run.json``."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from workbench.circuits.graph import Scores
-
-        graph, file = self.graph, self.folder / SCORES
-        shape = (len(graph.writers), len(graph.readers))
+        shape = (len(self.graph.writers), len(self.graph.readers))
         try:
-            values = load_file(file)["values"]
+            found = load_file(self.folder / SCORES)[name]
         except FileNotFoundError:
             raise damaged(self.folder, f"'{SCORES}' is missing") from None
-        except (SafetensorError, KeyError, OSError):
+        except KeyError:
+            raise damaged(self.folder, f"'{SCORES}' lacks '{name}'") from None
+        except (SafetensorError, OSError):
             raise damaged(self.folder, f"'{SCORES}' is cut short or is no safetensors file") from None
-        if tuple(values.shape) != shape:
-            raise damaged(self.folder, f"'{SCORES}' has the shape {list(values.shape)}, not {list(shape)}")
-        return _rebuild(Scores, {**(self.info.scores or {}), "graph": graph, "values": values}, self.folder)
+        if tuple(found.shape) != shape:
+            raise damaged(self.folder, f"'{SCORES}' has the shape {list(found.shape)}, not {list(shape)}")
+        return found
 
     @property
     def partial(self) -> Scores | None:
@@ -184,9 +197,11 @@ class Run:
 
         try:
             with safe_open(self.folder / PARTIAL, "pt") as file:
-                values, said = file.get_tensor("values"), file.metadata() or {}
-            graph = _rebuild(Graph, json.loads(said["graph"]), self.folder)
-            return _rebuild(Scores, {**json.loads(said["scores"]), "graph": graph, "values": values}, self.folder)
+                tensors, said = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            about: dict[str, Any] = {"graph": _rebuild(Graph, json.loads(said["graph"]), self.folder)}
+            about |= {"values": tensors.pop("values")}
+            about |= {"state": {name.removeprefix("state."): tensor for name, tensor in tensors.items()}}
+            return _rebuild(Scores, {**json.loads(said["scores"]), **about}, self.folder)
         except (FileNotFoundError, SafetensorError, OSError, KeyError, ValueError):
             return None
 
@@ -196,7 +211,7 @@ class Run:
         return self.info.is_unfinished and (self.info.scores is not None or (self.folder / PARTIAL).exists())
 
     def circuit(self, n_edges: int | None = None) -> Circuit:
-        """The run's circuit, dangling nodes pruned.
+        """The run's circuit, dangling nodes pruned; edges that an imported file marks are taken as they are.
 
         Args:
             n_edges: how many of the best edges; None for what the run asked for.
@@ -206,6 +221,10 @@ class Run:
         """
         settings = self.info.settings
         ranking = settings.get("ranking", "absolute")
+        if n_edges is None and settings.get("construction") == "marked":
+            from workbench.circuits.graph import Circuit
+
+            return Circuit(self.graph, self._kept("marked").bool(), self.scores.values)
         if n_edges is not None or "threshold" not in settings:
             count = self.info.n_edges if n_edges is None else n_edges
             if count is None:

@@ -39,9 +39,10 @@ from workbench.runs.files import (
 from workbench.runs.record import Run, RunInfo, read_info
 
 if TYPE_CHECKING:
-    from workbench.circuits.graph import Scores
+    from workbench.circuits.graph import Circuit, Scores
 
 _PROGRESS_EVERY = 0.35  # seconds between two writes of progress
+_TENSORS = ("graph", "values", "state")  # of scores: not kept as JSON
 
 
 def run_id(model: Mapping[str, Any], task: Mapping[str, Any], method: str, settings: Mapping[str, Any]) -> str:
@@ -89,13 +90,22 @@ class RunWriter:
         """Whether somebody asked the run to stop, or deleted it."""
         return (self.folder / CANCEL).exists() or not self.folder.exists()
 
-    def save_scores(self, scores: Scores) -> None:
-        """Keep the scores, complete or partial."""
+    def save_scores(self, scores: Scores, *, taken_from: str | None = None, marked: Circuit | None = None) -> None:
+        """Keep the scores, complete or partial.
+
+        Args:
+            scores: of every edge.
+            taken_from: id of the run that they are from, where this one did not find them itself.
+            marked: the circuit itself, where it does not follow from the scores.
+        """
         from safetensors.torch import save
 
-        write(self.folder / SCORES, save({"values": scores.values.detach().float().cpu().contiguous()}))
-        about = {f.name: getattr(scores, f.name) for f in fields(scores) if f.name not in ("graph", "values")}
-        self.update(graph=asdict(scores.graph), scores=about)
+        kept = {"values": scores.values.detach().float().cpu().contiguous()}
+        if marked is not None:
+            kept["marked"] = marked.mask.cpu().contiguous()
+        write(self.folder / SCORES, save(kept))
+        about = {f.name: getattr(scores, f.name) for f in fields(scores) if f.name not in _TENSORS}
+        self.update(graph=asdict(scores.graph), scores=about | ({} if taken_from is None else {"from": taken_from}))
         if scores.complete:
             (self.folder / PARTIAL).unlink(missing_ok=True)
 
@@ -103,10 +113,12 @@ class RunWriter:
         """Keep what a search under way has, NaN where there is nothing yet, so that it can be gone on with."""
         from safetensors.torch import save
 
-        about = {f.name: getattr(scores, f.name) for f in fields(scores) if f.name not in ("graph", "values")}
+        about = {f.name: getattr(scores, f.name) for f in fields(scores) if f.name not in _TENSORS}
         # One file, so that values and settings are replaced together.
         said = {"scores": canonical_json(about), "graph": canonical_json(asdict(scores.graph))}
-        write(self.folder / PARTIAL, save({"values": scores.values.detach().float().cpu().contiguous()}, said))
+        kept = {"values": scores.values.detach().float().cpu().contiguous()}
+        kept |= {f"state.{name}": tensor.detach().cpu().contiguous() for name, tensor in scores.state.items()}
+        write(self.folder / PARTIAL, save(kept, said))
 
     def finish(self, status: str, **changes: Any) -> Run:
         """End the run as ``done``, ``stopped`` or ``failed`` and let go of it."""

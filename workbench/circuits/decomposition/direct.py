@@ -1,8 +1,8 @@
 """What every writer gives straight to every reader, and how much that is worth there.
 
 A source's parts go down the residual stream alone: nothing that a head or an MLP makes of them is passed on. At each
-head they are decomposed as its queries', its keys' or its values' input and nothing else, at each MLP as its input, by the
-rule. What comes out of the reader is weighed by what a change of the reader's output is worth (its ``weights``).
+head they are decomposed as its queries', its keys' or its values' input and nothing else, at each MLP as its input, by
+the rule. What comes out of the reader is weighed by what a change of the reader's output is worth (its ``weights``).
 """
 
 from __future__ import annotations

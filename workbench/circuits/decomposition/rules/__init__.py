@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from workbench.circuits.decomposition.rules.exact import Exact
 from workbench.circuits.decomposition.rules.frozen import Frozen
 from workbench.circuits.decomposition.rules.paper import Paper
@@ -9,6 +11,8 @@ from workbench.circuits.decomposition.rules.record import Rule
 from workbench.circuits.decomposition.rules.shapley import Shapley
 from workbench.circuits.decomposition.rules.tangent import Tangent
 from workbench.models.lookup import pick
+
+RuleKey = Literal["shapley", "exact", "tangent", "frozen", "paper"]
 
 RULES: list[Rule] = [Shapley(), Exact(), Tangent(), Frozen(), Paper()]
 
@@ -22,4 +26,4 @@ def find(key: str) -> Rule:
     return pick(RULES, key, "decomposition rule")
 
 
-__all__ = ["RULES", "Rule", "find"]
+__all__ = ["RULES", "Rule", "RuleKey", "find"]
