@@ -1,7 +1,7 @@
 """Contextual decomposition as a way to find circuits (Hsu et al. 2025, arXiv 2407.00886), at nodes and at edges.
 
 At nodes, a writer's score is what :mod:`workbench.circuits.decomposition` says it contributes to the metric: its output
-less its ablated output is the relevant part, carried to the logits. All edges out of it share the score.
+less its ablated output is the relevant part, carried to the logits. An edge has the score of its lesser end.
 
 At edges, u -> v: what u writes goes down the residual stream to v alone and is decomposed there, as the input of v's
 queries, keys or values, or of an MLP. What then is relevant in v's output, b_v(u), is weighed by the slope of v's own
@@ -35,7 +35,7 @@ from workbench.circuits.decomposition.split import all_nodes, source_of
 from workbench.circuits.graph import Graph, Scores
 from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
-from workbench.circuits.sweep import BUDGET
+from workbench.circuits.sweep import BUDGET, spread
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 from workbench.models.embedding import n_positions
@@ -66,7 +66,7 @@ def cdt(
         model: any model whose graph has edges.
         task: pairs of prompts; scores are means over them.
         rule: how parts are carried, see :data:`workbench.circuits.decomposition.RULES`.
-        level: ``nodes`` gives all edges out of a writer what the writer contributes.
+        level: ``nodes`` gives an edge what that end contributes which contributes less.
         steps: over how many points between nothing and the whole of v's part the slope is a mean.
         ablation: what a writer is compared with.
         budget: bytes beside the model; prompts and sources are taken in batches that fit.
@@ -86,7 +86,12 @@ def cdt(
     if level not in get_args(Level):
         raise ValueError(f"Unknown level '{level}'; choose 'edges' or 'nodes'.")
     settings = {"rule": rule, "level": level, "steps": steps, "ablation": ablation}
-    rest = Prompts(graph, task, "cdt", settings, resume, keep)
+
+    def between(mean: Tensor) -> Tensor:
+        nodes = mean[:, -1]
+        return spread(graph, nodes, nodes[graph.reader_node])  # the last, of logits, is not looked at
+
+    rest = Prompts(graph, task, "cdt", settings, resume, keep, between if level == "nodes" else None)
     width = n_positions(model, task.clean)
     fits = prompts_that_fit(model, width, min(PROMPTS, len(task)), budget // _KEPT)
     ablator = Ablator(model, task, ablation, batch_size_for(model, task, budget))
@@ -100,7 +105,7 @@ def cdt(
         found = run.edges() if level == "edges" else run.nodes()
         if found is None:
             break
-        total += found.masked_fill(~graph.mask, 0.0)
+        total += found.masked_fill(~graph.mask, 0.0) if level == "edges" else found
         done += len(batch)
         rest.hand_mean(total.float(), done, done == len(task))
     if not done:

@@ -52,6 +52,9 @@ RANGES: dict[str, Range] = {
     "sparsity": Range(0),
     "seed": Range(-(2**63), 2**64 - 1),
     "budget": Range(1),
+    "share": Range(0, 1, open=True),
+    "tolerance": Range(0),
+    "rounds": Range(1),
 }
 """By option."""
 

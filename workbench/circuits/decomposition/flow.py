@@ -152,6 +152,8 @@ def _weights(attn: Attention, q: Tensor, k: Tensor, visible: Tensor) -> Callable
     call = attn._call(q[0], attn.cfg.attn_scale, k[0])
 
     def weights(scores: Tensor) -> Tensor:
+        if not len(scores):
+            return scores
         if attn.is_softmax:
             plain: Tensor = scores.masked_fill(~visible, torch.finfo(scores.dtype).min).softmax(-1)
             return plain

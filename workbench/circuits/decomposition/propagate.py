@@ -121,9 +121,10 @@ class Sweep:
         kept: dict[str, Parts] = {}
         wanted = set(keep)
         stop = self.model.cfg.n_layers if until is None else until
-        total = self.prompts.resid[min(self.start, stop)]
+        start = min(self.start, stop, *(int(name.split(".")[1]) for name in wanted))
+        total = self.prompts.resid[start]
         x = Parts(total, total[:0])
-        for layer in range(self.start, stop):
+        for layer in range(start, stop):
             x = self._block(layer, self.inject(x, STEPS * layer), kept, wanted)
         if until is None:
             x = self.inject(x, STEPS * stop)

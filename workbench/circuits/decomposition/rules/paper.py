@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from workbench.circuits.decomposition.parts import Parts
 from workbench.circuits.decomposition.rules.record import Bilinear, Function, Rule, held
 from workbench.models.norm import Norm
-
-TINY = 1e-8
-"""Keeps the share of a bias defined where both parts are zero; the bias is then irrelevant."""
-
 
 class Paper(Rule):
     """CD-T: biases shared by size, the norm's scale held, activations irrelevant first, the pattern decomposed."""
@@ -43,6 +40,8 @@ class Paper(Rule):
 
 
 def share(x: Parts) -> Tensor:
-    """``|b| / (|b| + |g|)``, number by number."""
+    """``|b| / (|b| + |g|)``, number by number; 0 where both are: a bias is irrelevant then."""
     relevant, irrelevant = x.relevant.abs(), x.irrelevant.abs()
-    return relevant / (relevant + irrelevant + TINY)
+    # The published 1e-8 is itself 0 in float16.
+    tiny = max(1e-8, torch.finfo(relevant.dtype).tiny)
+    return relevant / (relevant + irrelevant + tiny)
