@@ -1,8 +1,9 @@
 """How close each decomposition rule comes to exact patching: all heads of several models, one row a rule.
 
-Each head's contribution to the metric (its output against that on the corrupted prompt, a mean over prompts) under a rule
-is compared with what patching the head changes. The reference is made here with plain taps, one run a head, and not by the
-rule ``exact``, which therefore has a row of its own: it must be 1. Also shown: how many of the 20 strongest heads agree.
+Each head's contribution to the metric (its output against that on the corrupted prompt, a mean over prompts) under a
+rule is compared with what patching the head changes. The reference is made here with plain taps, one run a head, and
+not by the rule ``exact``, which therefore has a row of its own: it must be 1. Also shown: how many of the 20 strongest
+heads agree.
 """
 
 from __future__ import annotations
