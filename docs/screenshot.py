@@ -1,4 +1,5 @@
-"""Make the pictures of ``docs/img``: the Circuits page with SmolLM2's circuit for indirect objects, and the Model page.
+"""Make the pictures of ``docs/img``: the Circuits page with SmolLM2's circuit for indirect objects, the Model page
+and the Decomposition page.
 
 Needs Chromium. Run it from the repository: ``.venv/bin/python docs/screenshot.py``. The run is made once and found
 again by its settings.
@@ -21,6 +22,7 @@ IMAGES = Path(__file__).parent / "img"
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run".split()
 SETTINGS = ["--task", "ioi", "--method", "eap-ig", "--edges", "500", "--n", "32"]
 HEAD = "a23.h3"
+DECOMPOSITION = "view=map&from=ioi&against=zero&chosen=a23.h3,a23.h0"
 
 
 def main() -> None:
@@ -47,6 +49,7 @@ def main() -> None:
             _take(page, f"{url}/?run={run}&node={head}&mute=true", ".wb-cell", "circuits.png")
             page.set_viewport_size({"width": 1500, "height": 1000})
             _take(page, f"{url}/model?look-at=digits-vit", "svg", "model.png")
+            _take(page, f"{url}/decomposition?{DECOMPOSITION}", ".wb-cell-head", "decomposition.png")
             browser.close()
     finally:
         server.terminate()

@@ -17,7 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 from workbench import cli
-from workbench.circuits import tasks
+from workbench.circuits import Method, tasks
 from workbench.circuits.activations import Ablation
 from workbench.circuits.graph import Graph
 from workbench.cli import console
@@ -293,6 +293,19 @@ def test_models_tasks_and_methods_list_what_the_registries_hold(workbench, monke
     assert [task["key"] for task in workbench("tasks", "--json").json] == tasks.names()
     assert {method["key"] for method in workbench("methods", "--json").json} >= {"eap", "eap-ig"}
     assert "eap-ig" in workbench("methods").out
+
+
+def test_methods_with_a_model_say_which_can_serve_it(workbench, monkeypatch, micro_folder):
+    def serves(record, _):
+        return "It cannot." if record.key == "eap" else None
+
+    assert {row["serves"] for row in workbench("methods", "--model", micro_folder, "--json").json} == {"yes"}
+    assert "serves" not in workbench("methods", "--json").json[0]
+    monkeypatch.setattr(Method, "serves", serves)
+    rows = {row["key"]: row["serves"] for row in workbench("methods", "--model", micro_folder, "--json").json}
+    assert rows["eap"] == "It cannot."
+    assert {said for key, said in rows.items() if key != "eap"} == {"yes"}
+    assert "It cannot." in workbench("methods", "--model", micro_folder).out
 
 
 def test_tasks_with_a_model_say_how_well_it_does_them(workbench, micro_folder, model):

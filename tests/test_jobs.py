@@ -402,6 +402,37 @@ def test_a_stopped_search_goes_on_where_it_was(model, store, long_method):
     assert len(SCORED) == 2 * len(first.graph.readers)
 
 
+def test_a_curve_goes_on_circuit_by_circuit(model, store, monkeypatch):
+    monkeypatch.setattr(sys.modules["workbench.circuits.evaluate"], "SECONDS", -1.0)
+    asked, steps = replace(REQUEST, method="eap"), list[Progress]()
+
+    def ended(step: Progress) -> None:
+        if (step.what, step.done) == ("checking faithfulness", 7):
+            raise OSError("the process was ended")  # no word to anybody, as after kill -9
+
+    with pytest.raises(OSError, match="ended"):
+        jobs.run_discovery(model, asked, store, ended)
+    again = jobs.run_discovery(model, asked, store, steps.append)
+    assert again.curve is not None
+    done = [step.done for step in steps if step.what == "checking faithfulness"]
+    assert done == list(range(7, done[-1] + 1))  # the one that it was ended in was not handed out
+    assert not list(again.folder.glob("*.partial.*"))
+    scores = discover(model, tasks.load("ioi", model, n=REQUEST.n, seed=REQUEST.seed), method="eap")
+    whole = faithfulness_curve(model, tasks.load("ioi", model, n=REQUEST.n, seed=REQUEST.seed), scores)
+    assert again.curve.faithfulness == pytest.approx(whole.faithfulness, abs=1e-5)
+    assert again.curve.random == pytest.approx(whole.random, abs=1e-5)
+
+
+def test_a_curve_under_way_of_other_scores_is_not_gone_on_with(model, store, monkeypatch):
+    monkeypatch.setattr(sys.modules["workbench.circuits.evaluate"], "SECONDS", -1.0)
+    asked, steps = replace(REQUEST, method="eap"), list[Progress]()
+    stopped = jobs.run_discovery(model, asked, store, lambda s: s.what != "checking faithfulness" or s.done < 7)
+    assert stopped.info.status == "stopped"
+    assert list(stopped.folder.glob("curve.partial.*"))
+    jobs.run_discovery(model, asked, store, steps.append, fresh=True)
+    assert min(step.done for step in steps if step.what == "checking faithfulness") == 1
+
+
 def test_scores_survive_kill_9(model, micro_folder, store, tmp_path):
     """A process of its own is killed in the middle of its search; this one goes on with what it had."""
     script = (

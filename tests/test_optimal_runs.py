@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.test_cli import Workbench, found, workbench  # noqa: F401 - fixtures
 from workbench import jobs
 from workbench.circuits import Progress, discover, tasks
 from workbench.circuits.optimal import optimal_constants
@@ -73,8 +74,10 @@ def test_a_stop_while_constants_are_learned_keeps_them_and_the_same_request_goes
     part = constants_in(run.folder)
     assert part is not None
     assert part.done == 70
-    rest = Steps()
-    again = jobs.run_discovery(model, REQUEST, store, rest)
+    assert run.can_go_on
+    rest, told = Steps(), list[str]()
+    again = jobs.run_discovery(model, REQUEST, store, rest, tell=told.append)
+    assert told[0].endswith("was stopped: going on where it ended (70 of 200 steps of the constants were learned).")
     assert again.id == run.id
     assert again.info.status == "done"
     assert rest.seen == list(range(71, 201))
@@ -113,6 +116,42 @@ def test_constants_of_another_search_or_a_damaged_file_are_learned_anew(model: T
     (second / CONSTANTS).write_bytes(b"nothing")
     with_constants("optimal", model, other, [first, second], steps)
     assert len(steps.seen) == 400
+
+
+def test_evaluate_and_import_learn_once_and_a_folder_that_cannot_be_written_does_no_harm(
+    workbench: Workbench,  # noqa: F811
+    found: Path,  # noqa: F811
+    micro_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learned: list[Any] = []
+
+    def learn(*given: Any, **options: Any) -> Any:
+        learned.append(given)
+        return optimal_constants(*given, **options)
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("workbench.circuits.optimal.optimal_constants", learn)
+    ask = ["evaluate", found, "--ablation", "optimal", "--json"]
+    with monkeypatch.context() as locked:
+        locked.setattr("workbench.runs.files.write", refuse)
+        first = workbench(*ask)
+    assert not (found / CONSTANTS).exists()
+    assert workbench(*ask).json == first.json
+    assert len(learned) == 2
+    assert (found / CONSTANTS).exists()
+    assert workbench(*ask).json == first.json
+    assert len(learned) == 2
+    (found / CONSTANTS).unlink()
+    workbench("export", found, "--format", "eap-ig", "--out", tmp_path / "x.json")
+    where = ["--model", micro_folder, "--n", 4, "--ablation", "optimal", "--out", tmp_path / "store", "--json"]
+    imported = workbench("import", tmp_path / "x.json", *where).json
+    assert len(learned) == 3
+    assert imported["report"]["faithfulness"] == pytest.approx(first.json["report"]["faithfulness"], abs=1e-4)
+    assert imported["curve"]["ablation"] == "optimal"
 
 
 def test_kill_9_while_constants_are_learned_loses_next_to_nothing(

@@ -106,11 +106,26 @@ def test_learned_masks_cost_their_steps_on_a_few_prompts_and_where_they_start(mo
     assert free.words == "next to nothing"
 
 
+def test_optimal_ablation_costs_what_learning_its_constants_takes(model: Transformer) -> None:
+    known = {record.key: record for record in methods()}
+    for key in ("eap", "learned-ranking"):
+        plain, optimal = (
+            cost_of(known[key], model, {"ablation": kind}, 2.0, pairs=32, at_once=8) for kind in ("mean", "optimal")
+        )
+        assert plain is not None
+        assert optimal is not None
+        # 200 steps of two forwards and a backward of 8 of 32 pairs, and the means before.
+        assert optimal.forwards - plain.forwards == pytest.approx(1 + 200 * 2 * 8 / 32)
+        assert optimal.backwards - plain.backwards == pytest.approx(200 * 8 / 32)
+        assert optimal.seconds - plain.seconds == pytest.approx(2.0 * (1 + 200 * 4 * 8 / 32))
+
+
 def test_readiness_is_the_self_check(model: Transformer) -> None:
     task = tasks.load("ioi", model, n=5)
     found = readiness(model, task)
     assert found.check == task.check(model)
     assert found.seconds > 0
+    assert found.at_once == 5
 
 
 # -- the command line goes on --------------------------------------------------------------------------------------

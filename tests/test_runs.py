@@ -66,6 +66,16 @@ def test_what_is_kept_comes_back_equal(store):
     assert run.circuit(20).edges == kept.top(20, ranking="signed").edges
 
 
+def test_a_run_takes_what_all_its_files_take_on_the_disk(store):
+    run = finished(store)
+    before = store.disk_use(run.id)
+    assert before == sum(path.stat().st_size for path in run.folder.iterdir())
+    deeper = run.folder / "examinations" / "0123"
+    deeper.mkdir(parents=True)
+    (deeper / "curve.json").write_bytes(b"x" * 1234)
+    assert store.disk_use(run.id) == before + 1234
+
+
 def test_a_run_is_looked_at_without_torch_until_its_tensors_are_asked_for(store):
     finished(store)
     script = (

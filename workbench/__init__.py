@@ -74,7 +74,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # Modules that are used as they are: wb.figures.circuit_graph(...), wb.export.to_svg(...).
-_MODULES = ("bench", "export", "figures", "inspection", "interchange", "models", "views")
+_MODULES = ("bench", "decomposing", "export", "figures", "inspection", "interchange", "models", "views")
 
 __all__ = [
     "Circuit",
@@ -88,6 +88,7 @@ __all__ = [
     "Transformer",
     "bench",
     "compile_program",
+    "decomposing",
     "discover",
     "evaluate",
     "export",

@@ -28,11 +28,12 @@ from workbench.remake import check_same_model, model_of, named, own_answers, tas
 from workbench.request import Request, check, check_same_request, note_on, request_of, with_default_size
 from workbench.runs import Run, RunError, RunStore, RunWriter, run_id
 from workbench.runs.choose import choose_and_keep
-from workbench.runs.constants import CONSTANTS, with_constants
+from workbench.runs.constants import CONSTANTS, constants_in, with_constants
 from workbench.runs.reuse import found_before
+from workbench.runs.sections import Section
 
 if TYPE_CHECKING:
-    from workbench.circuits.activations import AnyAblation
+    from workbench.circuits.activations import AnyAblation, OptimalConstants
     from workbench.circuits.graph import Scores
     from workbench.circuits.task import Task
     from workbench.models import Transformer
@@ -128,6 +129,7 @@ class Before:
     Attributes:
         scores: all of them, or None.
         partial: those that a search under way had handed out, or None.
+        constants: those of optimal ablation, whole or under way, or None.
         report, curve: whether the circuit was judged, and its curve measured.
         source: id of the run of the same search that the scores are from; None where they are the run's own.
         measured: that search's curve, if it has one.
@@ -139,6 +141,7 @@ class Before:
     curve: bool = False
     source: str | None = None
     measured: dict[str, Any] | None = None
+    constants: OptimalConstants | None = None
 
     @classmethod
     def of(cls, run: Run) -> Before:
@@ -147,12 +150,12 @@ class Before:
             if run.info.scores is not None and run.scores.complete:
                 report, curve = run.info.report, run.info.curve
                 return cls(run.scores, None, bool(report and report["complete"]), bool(curve and curve["complete"]))
-        return cls(partial=run.partial)
+        return cls(partial=run.partial, constants=constants_in(run.folder))
 
     @property
     def anything(self) -> bool:
         """Whether there is something to go on from."""
-        return self.scores is not None or self.partial is not None
+        return any(one is not None for one in (self.scores, self.partial, self.constants))
 
     def told(self, own: Run | None) -> str | None:
         """What is gone on from, in a sentence for people; None where there is nothing."""
@@ -167,7 +170,13 @@ class Before:
     @property
     def words(self) -> str:
         """What there is, for people."""
-        return "all edges were scored" if self.partial is None else so_far(self.partial)
+        if self.scores is not None:
+            return "all edges were scored"
+        if self.partial is not None:
+            return so_far(self.partial)
+        if self.constants is not None:
+            return f"{self.constants.done} of {self.constants.about['steps']} steps of the constants were learned"
+        return "nothing was finished"
 
 
 def run_discovery(
@@ -289,7 +298,9 @@ def _steps(job: _Job, writer: RunWriter, before: Before, say: _Voice, timings: d
     notes = (found.warning or "", note_on(request.method, task.metric_kind))
     writer.update(check=asdict(found), note=" ".join(filter(None, notes)))
     options, judged = _with_constants(job, writer, before, say, timings)
-    scores = before.scores
+    scores, under_way = before.scores, Section(writer.folder, "curve")
+    if scores is None or before.source is not None:
+        under_way.partial.unlink(missing_ok=True)  # of other scores
     if scores is None:
         with _timed(timings, "discover"):
             scores = discover(
@@ -309,8 +320,10 @@ def _steps(job: _Job, writer: RunWriter, before: Before, say: _Voice, timings: d
         writer.update(report=asdict(report))
     if request.with_curve and before.measured is None and not before.curve and not say.stopped:
         with _timed(timings, "curve"):
-            curve = faithfulness_curve(model, task, scores, ablation=judged, progress=say)
+            curve = faithfulness_curve(model, task, scores, ablation=judged, progress=say, **under_way.metrics)
         writer.update(curve=asdict(curve))
+        if curve.complete:
+            under_way.partial.unlink(missing_ok=True)
 
 
 def _with_constants(

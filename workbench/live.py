@@ -28,6 +28,7 @@ from workbench.circuits.activations import (
     check_ablation,
     graph_of,
 )
+from workbench.circuits.evaluate import compares_answers
 from workbench.circuits.graph import head_of, layer_of
 from workbench.circuits.patching import PatchedRun
 from workbench.circuits.progress import ProgressFn, Reporter
@@ -48,7 +49,8 @@ class Effect:
         ablation: what they carry instead.
         unit: of the metric.
         before, after: its mean over the prompts.
-        accuracy_before, accuracy_after: share of prompts with the metric above 0.
+        accuracy_before, accuracy_after: share of prompts whose right answers are above the wrong ones; None where the
+            metric does not compare answers.
         n_examples: prompts.
         prompt: number of the prompt that ``answers`` are of.
         prompt_before, prompt_after: the metric there.
@@ -60,8 +62,8 @@ class Effect:
     unit: str
     before: float
     after: float
-    accuracy_before: float
-    accuracy_after: float
+    accuracy_before: float | None
+    accuracy_after: float | None
     n_examples: int
     prompt: int
     prompt_before: float
@@ -147,15 +149,15 @@ def switch_off(
     one = task.rows(prompt, prompt + 1)
     plain = one.answers(model)
     patched = _patched(model, one, ablator(one), parts) if parts else plain
-    old, new = torch.cat(before).float(), torch.cat(after).float()
+    old, new, compared = torch.cat(before).float(), torch.cat(after).float(), compares_answers(task)
     return Effect(
         off=tuple(parts),
         ablation=ablation,
         unit=task.metric_name,
         before=float(old.mean()),
         after=float(new.mean()),
-        accuracy_before=float((old > 0).float().mean()),
-        accuracy_after=float((new > 0).float().mean()),
+        accuracy_before=float((old > 0).float().mean()) if compared else None,
+        accuracy_after=float((new > 0).float().mean()) if compared else None,
         n_examples=len(old),
         prompt=prompt,
         prompt_before=float(one.score(plain)),

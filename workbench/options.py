@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.circuits.methods import Method, methods
+from workbench.circuits.optimal import PROMPTS, learning_passes
 from workbench.circuits.option_values import RANGES, Range, hints_of
 
 if TYPE_CHECKING:
@@ -104,11 +105,13 @@ class Readiness:
         check: the self-check.
         seconds: for one plain forward of all prompts.
         n_edges: edges of the model's graph.
+        at_once: how many pairs of prompts a search takes at once, at most.
     """
 
     check: TaskCheck
     seconds: float
     n_edges: int
+    at_once: int
 
 
 def readiness(model: Transformer, task: Task) -> Readiness:
@@ -117,11 +120,13 @@ def readiness(model: Transformer, task: Task) -> Readiness:
     Raises:
         ValueError: the task cannot be put to the model, or the model has no graph.
     """
-    from workbench.circuits.activations import graph_of
+    from workbench.circuits.activations import batch_size_for, graph_of
+    from workbench.circuits.sweep import BUDGET
 
     edges, begin = graph_of(model).n_edges, time.perf_counter()
     check = task.check(model)
-    return Readiness(check, (time.perf_counter() - begin) / 2, edges)
+    seconds = (time.perf_counter() - begin) / 2
+    return Readiness(check, seconds, edges, batch_size_for(model, task, BUDGET))
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,9 @@ class Cost:
     backwards: float
     seconds: float
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.forwards + other.forwards, self.backwards + other.backwards, self.seconds + other.seconds)
+
     @property
     def words(self) -> str:
         """``about 7 forwards and 5 backwards, roughly 20 s``; ``next to nothing`` where the model is not run."""
@@ -147,7 +155,12 @@ class Cost:
 
 
 def cost_of(
-    record: Method, model: Transformer, options: Mapping[str, Any], seconds: float, pairs: int | None = None
+    record: Method,
+    model: Transformer,
+    options: Mapping[str, Any],
+    seconds: float,
+    pairs: int | None = None,
+    at_once: int | None = None,
 ) -> Cost | None:
     """The cost of a method with some options; None where it is not known before.
 
@@ -156,18 +169,30 @@ def cost_of(
         model: the model.
         options: those that differ from the defaults.
         seconds: for one plain forward of all prompts.
-        pairs: how many pairs of prompts there are; without it the cost of learned masks is not known.
+        pairs: how many pairs of prompts there are; without it the cost of what is learned is not known.
+        at_once: how many of them fit into memory at once; None for all.
     """
-    passes = record.cost_of(model, options)
+    passes, asked = record.cost_of(model, options), {**record.options, **options}
     if passes is None and record.kind == "learned" and pairs:
-        passes = _learned(record, model, {**record.options, **options}, pairs)
+        passes = _learned(record, model, asked, pairs, at_once or pairs)
     if passes is None:
         return None
-    forwards, backwards = passes
+    found = _cost(*passes, seconds)
+    return found + learning_cost(seconds, pairs, at_once) if pairs and asked.get("ablation") == "optimal" else found
+
+
+def learning_cost(seconds: float, pairs: int, at_once: int | None = None) -> Cost:
+    """The cost of learning the constants of optimal ablation, once; arguments as of :func:`cost_of`."""
+    return _cost(*learning_passes(pairs, prompts=min(PROMPTS, at_once or PROMPTS)), seconds)
+
+
+def _cost(forwards: float, backwards: float, seconds: float) -> Cost:
     return Cost(forwards, backwards, seconds * (forwards + BACKWARD * backwards))
 
 
-def _learned(record: Method, model: Transformer, options: Mapping[str, Any], pairs: int) -> tuple[float, float] | None:
+def _learned(
+    record: Method, model: Transformer, options: Mapping[str, Any], pairs: int, at_once: int
+) -> tuple[float, float] | None:
     """Steps on a few prompts each, in passes of all prompts, and the method that is started from."""
     if not {"steps", "prompts"} <= set(options):
         return None
@@ -175,7 +200,7 @@ def _learned(record: Method, model: Transformer, options: Mapping[str, Any], pai
     before = (0.0, 0.0) if start is None else start.cost_of(model)
     if before is None:
         return None
-    share = min(int(options["prompts"]), pairs) / pairs
+    share = min(int(options["prompts"]), at_once, pairs) / pairs
     return before[0] + LEARNED_STEP * int(options["steps"]) * share, before[1]
 
 

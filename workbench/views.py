@@ -42,7 +42,8 @@ def circuit_view(run: Run, n_edges: int | None = None) -> Exportable:
         ValueError: more edges than the graph has, or the run has no scores.
     """
     circuit = run.circuit(n_edges)
-    own = n_edges is None or n_edges == run.info.n_edges
+    is_marked = run.info.settings.get("construction") == "marked"
+    own = n_edges is None or (n_edges == run.info.n_edges and not is_marked)
     caption = f"{run.info.caption if own else run.info.short_caption} · run {run.id}"
     title = _finding(circuit, run.report) if own else None
     figure = circuit_graph(circuit, title=title, caption=caption, unit=run.info.prompts.get("metric", "metric"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,9 @@ def test_settings_are_those_of_the_method(store: RunStore, only_micro: None, rec
     wanted = {f"{record.key}-{name}": value for name, value in record.options.items() if name != "ablation"}
     assert shown == wanted
     if "ablation" in record.options:
-        assert [o.partition(":")[0] for o in app.selectbox(key="ablation").options] == list(record.ablations)
+        own = record.options["ablation"] != "resample"  # as hisp's, whose own comes first
+        offered = [o.partition(":")[0] for o in app.selectbox(key="own-ablation" if own else "ablation").options]
+        assert offered == [*(["its own"] if own else []), *record.ablations]
     assert record.cost[1:] in words(app).replace("\\", "")
 
 
@@ -201,6 +204,41 @@ def test_a_method_gets_the_options_that_were_set_and_its_own_defaults(store: Run
     assert not app.error
     (info,) = store.list()
     assert info.settings["options"] == {"qk_fix": True, "graddrop": False, "ablation": "resample"}
+
+
+def test_what_cannot_be_served_is_said_before_the_button_is_pressed(store: RunStore, only_micro: None) -> None:
+    choices: dict[str, object] = {"method": "activation-patching", "n": 4, "activation-patching-direction": "denoising"}
+    assert "choose ablation" not in words(asking(**choices))
+    said = words(asking(**choices, ablation="mean")).replace("\\", "")
+    assert "which the ablation 'mean' has not; choose ablation='resample' or direction='noising'" in said
+    assert not store.list()
+
+
+def test_numbers_are_asked_for_within_their_range(store: RunStore, only_micro: None) -> None:
+    fields = {field.key: (field.min, field.max) for field in asking(method="edge-pruning").number_input}
+    assert fields["edge-pruning-steps"][0] == 1
+    assert fields["edge-pruning-prompts"][0] == 1
+    least, most = fields["edge-pruning-target"]
+    assert least is not None
+    assert most is not None
+    assert 0 < least < most < 1
+
+
+def test_optimal_ablation_is_in_the_cost_of_scores_or_of_the_check(
+    store: RunStore, only_micro: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = ask._ready
+    monkeypatch.setattr(ask, "_ready", lambda *given: replace(ready(*given), seconds=1.0, at_once=4))
+    plain = words(asking(method="eap", n=4, ablation="mean"))
+    assert "scoring takes about 2 forwards and 1 backward, roughly 4 s" in plain
+    assert "30 circuits, roughly 45 s" in plain
+    # Learning takes 401 forwards and 200 backwards of all four prompts: 801 s where a forward takes one.
+    both = words(asking(method="eap", n=4, ablation="optimal"))
+    assert "scoring takes about 403 forwards and 201 backwards, roughly 13 min" in both
+    assert "30 circuits, roughly 45 s" in both
+    check = words(asking(method="information-flow", n=4, ablation="optimal"))
+    assert "scoring takes about 1 forward, roughly 1 s" in check
+    assert "30 circuits, roughly 14 min" in check
 
 
 @pytest.mark.parametrize(("construction", "more"), [("greedy", {"edges": 20}), ("threshold", {"threshold": 1e-3})])

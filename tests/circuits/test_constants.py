@@ -171,6 +171,17 @@ def test_learning_is_shown_and_can_be_stopped() -> None:
     assert len(steps) == 3
 
 
+def test_a_search_learns_its_constants_once_also_where_it_starts_from_another_s_scores() -> None:
+    steps: list[Progress] = []
+    found = discover(MICRO, TASK, "learned-ranking", start="eap", steps=2, ablation="optimal", progress=steps.append)
+    assert [step.done for step in steps if step.what == "learning constants"] == list(range(1, 201))
+    constants = optimal_constants(MICRO, TASK)
+    given = discover(MICRO, TASK, "learned-ranking", start="eap", steps=2, ablation=constants)
+    torch.testing.assert_close(found.values, given.values)
+    with pytest.raises(Stopped, match="constants"):
+        discover(MICRO, TASK, "eap", ablation="optimal", progress=lambda p: p.done < 3)
+
+
 def test_the_cost_is_what_learning_takes() -> None:
     seen = {"forward": 0, "grad": 0}
 

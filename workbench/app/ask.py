@@ -15,11 +15,25 @@ from workbench.circuits.activations import Ablation
 from workbench.circuits.graph import Ranking
 from workbench.circuits.tasks import TaskRecord
 from workbench.models import Transformer, registry
-from workbench.options import CHECKED, Option, Readiness, check_seconds, cost_of, duration, options_of, readiness
+from workbench.options import (
+    CHECKED,
+    Option,
+    Readiness,
+    check_seconds,
+    cost_of,
+    duration,
+    learning_cost,
+    options_of,
+    readiness,
+)
 from workbench.runs import Construction
 from workbench.runs.choose import CONSTRUCTIONS
 
 OWN = "own"  # the key of somebody's own prompts among the tasks
+
+LEAST_THRESHOLD = 1e-9
+_MOST_WHOLE = 2**53  # beyond it a browser's numbers are not whole
+AS_THE_METHOD = "method"  # the choice of an ablation that leaves a method its own
 
 _ABLATED = {
     "resample": "its value on the corrupted prompt",
@@ -57,22 +71,24 @@ class Asked:
 
 def ask() -> Asked:
     """The widgets, in the order in which a person thinks of it."""
+    names, given = registry.names(), st.session_state.get("model")
     model = st.selectbox(
         "Model",
-        registry.names(),
+        names if given in (None, *names) else [*names, str(given)],
         key="model",
         bind="query-params",
         accept_new_options=True,
         help="A name from the list, a local folder in Hugging Face's layout, or a hub id such as owner/name.",
     )
-    name = str(model or registry.names()[0])
+    name = str(model or names[0])
     before: str | None = st.session_state.get("task")  # what the browser shows while this runs
     task = _task(name)
     record = _method()
-    construction, edges, threshold = _size()
+    construction, edges, threshold = _size(name)
     with st.expander("Settings"):
         options = _options(record)
-        ablation, ranking = _judging(record)
+        ablation, own, ranking = _judging(record)
+        options |= own
         chosen: dict[str, Any] = {} if task == OWN else _prompts()
     request = jobs.Request(
         model=name,
@@ -137,13 +153,13 @@ def _method() -> Method:
     return record
 
 
-def _size() -> tuple[Construction, int, float | None]:
+def _size(model: str) -> tuple[Construction, int, float | None]:
     """Which edges make the circuit."""
     how = state.choice("Circuit", CONSTRUCTIONS, "construction", "How edges are chosen once all are scored.")
     if how == "threshold":
         value = st.number_input(
             "From a score of",
-            min_value=1e-9,
+            min_value=LEAST_THRESHOLD,
             value=0.05,
             step=0.01,
             format="%g",
@@ -152,6 +168,7 @@ def _size() -> tuple[Construction, int, float | None]:
             help="In units of the task's metric; edges that lead nowhere are then pruned.",
         )
         return "threshold", jobs.Request.edges, float(value)
+    _follow_model(model)
     edges = st.number_input(
         "Edges",
         min_value=1,
@@ -162,6 +179,21 @@ def _size() -> tuple[Construction, int, float | None]:
         help="How many edges make the circuit; those that lead nowhere are then pruned.",
     )
     return cast(Construction, how), int(edges), None
+
+
+def _follow_model(name: str) -> None:
+    """The default number of edges, which is all of them where the model has fewer; what somebody wrote stays."""
+    model = state.at_hand(name, wait=False)
+    chosen, before = st.session_state, st.session_state.get("edges-default", jobs.Request.edges)
+    if model is None or chosen.get("edges", before) != before or state.parameter("edges") not in (None, str(before)):
+        return
+    try:
+        default = jobs.with_default_size(jobs.Request(name, ""), model).edges
+    except ValueError:  # a model without a graph: said when the search is asked for
+        return
+    if default != chosen.get("edges", jobs.Request.edges):
+        chosen["edges"] = default
+    chosen["edges-default"] = default
 
 
 def _options(record: Method) -> dict[str, Any]:
@@ -185,24 +217,51 @@ def _widget(record: Method, option: Option) -> Any:
     if option.kind == "choice":
         return str(st.selectbox(option.title, option.choices, index=option.choices.index(str(option.default)), **about))
     if option.kind == "whole":
-        whole = st.number_input(option.title, min_value=0, value=option.default, step=1, **about)
+        least, most = _limits(option)
+        about |= {"min_value": None if least is None else int(least), "max_value": None if most is None else int(most)}
+        whole = st.number_input(option.title, value=option.default, step=1, **about)
         return option.default if whole is None else int(whole)
     if option.kind == "number":
         step = abs(option.default) / 10 if option.default else 0.1
+        least, most = _limits(option)
+        about |= {"min_value": least, "max_value": most}
         number = st.number_input(option.title, value=option.default, step=step, format="%g", **about)
         return option.default if number is None else float(number)
     return str(st.text_input(option.title, value=str(option.default), **about))
 
 
-def _judging(record: Method) -> tuple[Ablation, Ranking]:
-    """What edges are replaced by, and the order that they are taken in."""
+def _limits(option: Option) -> tuple[float | None, float | None]:
+    """The least and the largest number that its field takes; None for no limit."""
+    if option.range is None:
+        return None, None
+    inside = LEAST_THRESHOLD if option.range.open else 0.0
+    least, most = option.range.low + inside, option.range.high - inside
+    return (least if least > -_MOST_WHOLE else None), (most if most < _MOST_WHOLE else None)
+
+
+def own_ablation(record: Method) -> str | None:
+    """What a method replaces edges by where nothing else is said, if that is not what it is by default for others."""
+    own = record.options.get("ablation", jobs.Request.ablation)
+    return None if own == jobs.Request.ablation else str(own)
+
+
+def _judging(record: Method) -> tuple[Ablation, dict[str, Any], Ranking]:
+    """What edges are replaced by, the method's option where that is its own, and the order that they are taken in."""
     kinds = record.ablations if "ablation" in record.options and record.ablations else get_args(Ablation)
-    ablation = state.choice(
-        "Ablation",
-        {kind: f"{kind}: {_ABLATED[kind]}" if kind in _ABLATED else kind for kind in kinds},
-        "ablation",
-        "What an edge outside the circuit carries, while edges are scored and while the circuit is judged.",
-    )
+    titles = {str(kind): str(kind) for kind in kinds}
+    help = "What an edge outside the circuit carries, while edges are scored and while the circuit is judged."
+    own, usual = own_ablation(record), jobs.Request.ablation
+    if own is None:
+        ablation = state.choice("Ablation", titles, "ablation", help)
+    else:
+        ablation = state.choice("Ablation", {AS_THE_METHOD: f"its own: {own}"} | titles, "own-ablation", help)
+    option = {"ablation": ablation} if own is not None and ablation in titles else {}
+    state.set_parameter("ablation" if own is not None else "own-ablation", None)
+    if ablation == AS_THE_METHOD:
+        st.caption(f"{record.key} scores edges by {own} ablation; the circuit is judged by {usual}.")
+        ablation = usual
+    else:
+        st.caption(f"An edge outside the circuit carries {_ABLATED.get(ablation, ablation)}.")
     ranking = st.selectbox(
         "Ranking",
         get_args(Ranking),
@@ -210,7 +269,7 @@ def _judging(record: Method) -> tuple[Ablation, Ranking]:
         bind="query-params",
         help="Best by absolute score, or by signed score, which leaves out edges that work against the behaviour.",
     )
-    return cast(Ablation, ablation), cast(Ranking, ranking)
+    return cast(Ablation, ablation), option, cast(Ranking, ranking)
 
 
 def _prompts() -> dict[str, Any]:
@@ -246,19 +305,25 @@ def say_readiness(asked: Asked, wait: bool = True) -> None:
         st.rerun()  # the tasks above are of the model's kind; only now it is known which fit the model itself
     try:
         with st.spinner("Trying the task ..."):
-            found, cost = _ready(model, request, own_prompts.rows() if asked.is_own else None), None
-            cost = cost_of(asked.method, model, request.options, found.seconds, found.check.n_examples)
+            if request.edges == jobs.Request.edges:  # nobody wrote another number
+                request = jobs.with_default_size(request, model)
+            options = jobs.check(request, model, own=asked.is_own)
+            found = _ready(model, request, own_prompts.rows() if asked.is_own else None)
+            measured = (found.seconds, found.check.n_examples, found.at_once)
+            cost = cost_of(asked.method, model, options, *measured)
     except ValueError as error:
         st.caption(f":orange[{escaped(str(error))}]")
         return
-    check = found.check
+    check, judged = found.check, check_seconds(found.seconds)
+    if request.ablation == "optimal" != options.get("ablation"):  # its constants are learned for the check alone
+        judged += learning_cost(*measured).seconds
     means = f"mean metric {check.metric_clean:.3g}, corrupted {check.metric_corrupted:.3g}"
     words = (
         f"{model.name} has the right answer on {check.accuracy:.0%} of {check.n_examples} pairs ({means}). "
         f"{found.n_edges:,} edges to score"
     )
     scoring = f": scoring takes {cost.words}" if cost is not None else ""
-    judging = f"the check runs about {CHECKED} circuits, roughly {duration(check_seconds(found.seconds))}"
+    judging = f"the check runs about {CHECKED} circuits, roughly {duration(judged)}"
     st.caption(escaped(f"{words}{scoring}; {judging}."))
     if check.warning:
         st.warning(escaped(check.warning))

@@ -8,9 +8,10 @@ from typing import Literal
 import streamlit as st
 
 from workbench import jobs
-from workbench.app import ask, compare, detail, links, own_prompts, state, switched
+from workbench.app import ask, compare, detail, links, opened, own_prompts, state, switched
 from workbench.app.figure import show
-from workbench.app.run_words import MARKS, asked_of, title_of, when
+from workbench.app.layout import beside
+from workbench.app.run_words import MARKS, asked_of, title_of, titles_of, when
 from workbench.runs import Run, RunStore
 from workbench.views import circuit_view
 
@@ -22,6 +23,7 @@ _VIEW = ("node", "off", "by", "with", "prompt")
 def page() -> None:
     """The whole page."""
     store = state.store()
+    opened.follow(store)
     with st.sidebar:
         asked = ask.ask()
         pressed = st.button(
@@ -29,10 +31,13 @@ def page() -> None:
         )
         if pressed:
             _begin(asked, store)
-        ready = st.container()
+        beside_button, ready = st.container(), st.container()
         _runs(store)
     run = _main(asked, store)
-    if run is None or run.info.status != "running":  # a search under way needs the cores
+    words = opened.said(asked.request, run)
+    if run is not None:
+        beside_button.caption(words or "A new search; the opened run stays as it is.")
+    if words is None and (run is None or run.info.status != "running"):  # a search under way needs the cores
         with ready:
             # Loading the model draws the page again, which would wipe out why the search was refused.
             ask.say_readiness(asked, wait=run is None and not pressed)
@@ -71,11 +76,14 @@ def _begin(asked: ask.Asked, store: RunStore) -> None:
     try:
         jobs.check(asked.request, own=asked.is_own)
         store.check_writable()
-        model = state.model(asked.request.model)
-        found = jobs.start(model, asked.request, store, task=ask.own_task(asked, model))
+        model, request = state.model(asked.request.model), asked.request
+        if request.edges == jobs.Request.edges:  # nobody wrote another number
+            request = jobs.with_default_size(request, model)
+        found = jobs.start(model, request, store, task=ask.own_task(asked, model))
     except ValueError as error:
         st.error(str(error))
         return
+    opened.keep_form(found)
     _turn_to(found)
 
 
@@ -106,10 +114,11 @@ def _runs(store: RunStore) -> None:
         return
     st.divider()
     st.markdown("**Runs**")
-    for info in found[:_RUNS_SHOWN]:
+    listed = st.container(key="runs-list")
+    for info, title in zip(found[:_RUNS_SHOWN], titles_of(found[:_RUNS_SHOWN]), strict=True):
         kind: Literal["secondary", "tertiary"] = "secondary" if info.id == state.parameter("run") else "tertiary"
-        label = f"{MARKS.get(info.status, '?')} {title_of(info)}"
-        if st.button(label, key=f"run-{info.id}", type=kind, width="stretch", help=when(info)):
+        label = f"{MARKS.get(info.status, '?')} {title}"
+        if listed.button(label, key=f"run-{info.id}", type=kind, width="stretch", help=when(info)):
             _turn_to(info.id)
     more = len(found) - _RUNS_SHOWN
     links.link(f"All runs ({more} more)" if more > 0 else "All runs", "runs", help="Search, compare, rename, delete.")
@@ -132,6 +141,8 @@ def _header(run: Run, store: RunStore) -> None:
     left, middle, right = st.columns([5, 1, 1], vertical_alignment="center")
     left.subheader(title_of(run.info))
     st.caption(asked_of(run.info))
+    if (source := run.info.scores_from) is not None:
+        st.caption(f"Scores taken over from run `{source}`, which is the same search.")
     with middle.popover("Compare", width="stretch", disabled=run.info.scores is None):
         _choose_other(run, store)
     with right.popover("Run", width="stretch"):
@@ -207,7 +218,7 @@ def _unfinished(run: Run, store: RunStore, hopeless: bool) -> None:
         if info.scores is None and run.can_go_on:
             kept = "the scores found so far are kept"
         st.warning(f"This run was {info.status}; {kept}.")
-    if hopeless:
+    if hopeless or info.method == "imported":
         return
     label = "Go on where it ended" if run.can_go_on else "Start it again"
     if st.button(label, key="go-on"):
@@ -222,18 +233,20 @@ def _result(run: Run, store: RunStore) -> None:
             view = circuit_view(run)
         except ValueError as error:
             wrong = jobs.sentence(error)
+    # Scores of which no circuit can be chosen: the same request would end there again.
+    hopeless = info.status == "failed" and bool(wrong) and str(info.error).startswith(wrong.rstrip("."))
     if info.is_unfinished:
-        # Scores of which no circuit can be chosen: the same request would end there again.
-        _unfinished(run, store, hopeless=info.status == "failed" and wrong == info.error)
+        _unfinished(run, store, hopeless)
     if info.note:
         st.warning(info.note)
     if view is None:
-        if wrong and wrong != info.error:
+        if wrong and not hopeless:
             st.error(wrong)
+        _others(run, store)
         return
     if view.circuit is not None and not view.circuit.n_edges:
         st.warning(f"Of {info.size} none lies on a path from the input to the logits; ask for more edges.")
-    picture, side = st.columns([3, 2], gap="medium")
+    picture, side = beside("circuit")
     assert view.figure is not None
     assert view.circuit is not None
     node = state.selected(f"graph-{run.id}", "node")
@@ -243,3 +256,15 @@ def _result(run: Run, store: RunStore) -> None:
         detail.show(run, view, node, off)
     with picture:
         show(view.figure, f"graph-{run.id}", node, off)
+        shown = state.shown(f"graph-{run.id}")
+        _others(run, store, shown if shown is not None and shown < view.circuit.n_edges else None)
+
+
+def _others(run: Run, store: RunStore, shown: int | None = None) -> None:
+    """Other circuits of the run's scores, where it has them."""
+    try:
+        found = opened.others(run, store, shown)
+    except ValueError:
+        return  # damaged scores: said above
+    if found is not None:
+        _turn_to(found)

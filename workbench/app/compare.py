@@ -10,11 +10,12 @@ import streamlit as st
 from workbench.app import state
 from workbench.app.downloads import downloads
 from workbench.app.figure import show as show_figure
+from workbench.app.layout import beside
 from workbench.app.model_detail import escaped
 from workbench.app.run_words import begun, title_of
 from workbench.comparing import Compared, check_comparable, compare, difference, names_of, side_by_side
 from workbench.export import Exportable
-from workbench.runs import Run, RunStore
+from workbench.runs import Run, RunInfo, RunStore
 
 _VIEWS = {"sides": "Side by side", "difference": "Difference"}
 
@@ -55,12 +56,12 @@ def _both(run: Run, other: Run) -> None:
     with way:
         view = state.choice("View", _VIEWS, "view")
     if view == "sides":
-        files, beside = _sides(run, other), st.container()
+        files, about = _sides(run, other), st.container()
     else:
-        picture, beside = st.columns([3, 2], gap="medium")
+        picture, about = beside("difference")
         with picture:
             files = _difference(run, other)
-    with beside:
+    with about:
         _shared(found)
         _facts(run, other, names)
         downloads(files, f"{run.id}-{other.id}", "compare")
@@ -76,7 +77,7 @@ def _sides(run: Run, other: Run) -> dict[str, Exportable]:
     made = side_by_side(run, other)
     node = state.selected(f"compare-{run.id}", "node")
     files = {}
-    for column, view, one in zip(st.columns(2, gap="medium"), made, (run, other), strict=True):
+    for column, view, one in zip(beside("sides", halves=True), made, (run, other), strict=True):
         assert view.figure is not None
         with column:
             show_figure(view.figure, f"compare-{one.id}", node)
@@ -125,7 +126,7 @@ def _facts(run: Run, other: Run, names: tuple[str, str]) -> None:
         {"": "run", names[0]: title_of(run.info, False), names[1]: title_of(other.info, False)},
         *({"": key, names[0]: a, names[1]: b} for key, a, b in _lines(run, other)),
     ]
-    st.dataframe(rows, hide_index=True, width="stretch")
+    st.dataframe(rows, hide_index=True, width="stretch", height="content")
 
 
 def _lines(run: Run, other: Run) -> list[tuple[str, str, str]]:
@@ -133,10 +134,16 @@ def _lines(run: Run, other: Run) -> list[tuple[str, str, str]]:
     return [(key, one[key], two[key]) for key in one]
 
 
+def _scoring(info: RunInfo) -> str:
+    if info.scores_from is not None:
+        return f"nothing: taken over from {info.scores_from}"
+    seconds = info.timings.get("discover")
+    return "–" if seconds is None else f"{seconds:.1f} s"
+
+
 def _numbers(run: Run) -> dict[str, str]:
     info, report, curve = run.info, run.info.report or {}, run.info.curve or {}
     options = ", ".join(f"{key} {value}" for key, value in info.settings.get("options", {}).items())
-    seconds = info.timings.get("discover")
 
     def number(value: Any, form: str) -> str:
         return format(value, form) if isinstance(value, int | float) and math.isfinite(value) else "–"
@@ -150,6 +157,6 @@ def _numbers(run: Run) -> dict[str, str]:
         "faithfulness": number(report.get("faithfulness"), ".2f"),
         "CMD (0 is best)": number(curve.get("cmd"), ".3f"),
         "CPR (higher is better)": number(curve.get("cpr"), ".2f"),
-        "scoring took": "–" if seconds is None else f"{seconds:.1f} s",
+        "scoring took": _scoring(info),
         "begun": begun(info),
     }

@@ -81,7 +81,11 @@ def _edges(title: str, circuit: Circuit, edges: list[str], end: int) -> None:
         for row, edge in zip(rows, strongest, strict=True):
             row["as"] = edge.split("->")[1].partition("<")[2].rstrip(">") or "input"
     st.dataframe(
-        rows, hide_index=True, width="stretch", column_config={"score": st.column_config.NumberColumn(format="%.3g")}
+        rows,
+        hide_index=True,
+        width="stretch",
+        height="content",
+        column_config={"score": st.column_config.NumberColumn(format="%.3g")},
     )
 
 
@@ -108,7 +112,7 @@ def _attention(run: Run, layer: int, head: int) -> Exportable | None:
         st.warning(str(error))
         return None
     assert view.figure is not None
-    show_figure(view.figure, "attention")
+    show_figure(view.figure, "attention", widest=640)
     return view
 
 
@@ -147,10 +151,11 @@ def _faithfulness(run: Run) -> None:
         help=f"{report.n_edges:,} of {report.n_edges_total:,} edges, {report.n_nodes} nodes.",
         width="content",
     )
-    st.caption(
-        f"On {report.n_examples} pairs the model has the right answer above the wrong one in "
-        f"{check.get('accuracy', math.nan):.0%}, the circuit in {report.accuracy:.0%}."
-    )
+    if report.accuracy is not None:
+        st.caption(
+            f"On {report.n_examples} pairs the model has the right answer above the wrong one in "
+            f"{check.get('accuracy', math.nan):.0%}, the circuit in {report.accuracy:.0%}."
+        )
     if curve is not None:
         st.plotly_chart(faithfulness_plot(curve), width="stretch", config={"displaylogo": False}, key="curve")
         st.caption(

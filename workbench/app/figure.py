@@ -26,6 +26,7 @@ _CSS = """
 .wb-root .wb-node.wb-ablated .wb-shape { fill: transparent; stroke: #D55E00; stroke-width: 2; stroke-dasharray: 3 2; }
 .wb-root .wb-node.wb-ablated text { fill: #D55E00; }
 .wb-root .wb-edge.wb-ablated { stroke: #D55E00; stroke-dasharray: 1 5; stroke-opacity: 0.9; }
+.wb-root .wb-chosen .wb-shape, .wb-root .wb-chosen > path:last-of-type { stroke: #56B4E9; stroke-width: 3; }
 .wb-controls { display: flex; gap: 0.75rem; align-items: center; font-size: 0.85rem; margin-bottom: 0.25rem; }
 .wb-controls[hidden] { display: none; }
 .wb-controls input { flex: 1; accent-color: var(--st-primary-color); }
@@ -62,11 +63,18 @@ export default function (component) {
     now = { svg: data.svg, handle };
     mounted.set(root, now);
     if (data.slider) handle.show(edges);
+    // The page hears of the number once it is let go of.
+    slider.onchange = () => setStateValue("shown", { edges: Number(slider.value) });
   }
+  root.querySelector(".wb-canvas").style.maxWidth = data.widest ? `${data.widest}px` : "";
   for (const [name, colour] of Object.entries(data.colours)) root.style.setProperty(name, colour);
   const off = new Set(data.off);
   for (const mark of root.querySelectorAll(".wb-node, .wb-edge")) {
     mark.classList.toggle("wb-ablated", off.has(mark.dataset.id));
+  }
+  const chosen = new Set(data.chosen);
+  for (const mark of root.querySelectorAll("[data-id]")) {
+    mark.classList.toggle("wb-chosen", chosen.has(mark.dataset.id));
   }
   now.handle.select(data.selected);
 }
@@ -78,7 +86,14 @@ _ON_DARK = {f"--wb-{name}": DARK[name] for name in ("q", "k", "v", "mlp", "logit
 
 
 def show(
-    figure: Figure, key: str, selected: str | None = None, off: Sequence[str] = (), *, slider: bool = True
+    figure: Figure,
+    key: str,
+    selected: str | None = None,
+    off: Sequence[str] = (),
+    *,
+    chosen: Sequence[str] = (),
+    slider: bool = True,
+    widest: int | None = None,
 ) -> None:
     """Show a figure; :func:`workbench.app.state.clicked` says what was clicked in it.
 
@@ -87,12 +102,23 @@ def show(
         key: of the component; the same place on the page keeps the same key.
         selected: id of the node or edge to lift.
         off: ids of nodes and edges that are switched off.
+        chosen: ids of marks to outline, any number.
         slider: offer to show the strongest edges only.
+        widest: pixels that it takes at most, for what needs no more; None for all the width that there is.
     """
     component = st.components.v2.component("wb_figure", html=_HTML, css=_CSS, js=_JS % interaction_js())
     colours = _ON_DARK if st.context.theme.type == "dark" else {}
     component(
-        data={"svg": figure.svg, "selected": selected, "colours": colours, "off": list(off), "slider": slider},
+        data={
+            "svg": figure.svg,
+            "selected": selected,
+            "colours": colours,
+            "off": list(off),
+            "chosen": list(chosen),
+            "slider": slider,
+            "widest": widest,
+        },
         key=key,
         on_selected_change=lambda: None,
+        on_shown_change=lambda: None,
     )

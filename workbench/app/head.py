@@ -13,6 +13,7 @@ from workbench import inspection, jobs
 from workbench.app import head_detail, links, state
 from workbench.app.downloads import downloads
 from workbench.app.figure import show
+from workbench.app.layout import beside
 from workbench.app.model_detail import escaped
 from workbench.app.run_words import title_of
 from workbench.circuits import Task
@@ -67,7 +68,7 @@ def page() -> None:
         return
     found = _looked(place.model, place.given, place.layer, place.head, place.at)
     _heading(place)
-    picture, side = st.columns([3, 2], gap="medium")
+    picture, side = beside("head")
     with picture:
         mute = st.toggle(
             "Mute the first token",
@@ -77,7 +78,7 @@ def page() -> None:
         )
         view = head_view(found, place.model.name, place.given.subject, mute_first=bool(mute))
         assert view.figure is not None
-        show(view.figure, "head-pattern")
+        show(view.figure, "head-pattern", widest=900)
         head_detail.looks(found)
     with side:
         _without(place)

@@ -112,6 +112,7 @@ def edges(run: Run, layer: int, head: int) -> None:
         rows,
         hide_index=True,
         width="stretch",
+        height="content",
         column_config={
             "score": st.column_config.NumberColumn(format="%.3g", help=str(run.info.prompts.get("metric", "metric"))),
             "in": st.column_config.CheckboxColumn("in circuit", width="small"),

@@ -10,6 +10,7 @@ from workbench import known_view
 from workbench.app import known_detail, known_program, state
 from workbench.app.downloads import downloads
 from workbench.app.figure import show
+from workbench.app.layout import beside
 from workbench.app.model_detail import escaped
 from workbench.circuits import methods
 from workbench.circuits.graph import Ranking
@@ -175,7 +176,7 @@ def _welcome(record: KnownModel, made: Any) -> None:
 
 def _result(record: KnownModel, made: Any, found: Examination, seed: int) -> None:
     """Hits and misses in the middle; the numbers, the curves and the files beside them."""
-    picture, side = st.columns([3, 2], gap="medium")
+    picture, side = beside("known")
     with picture:
         known_detail.heading(record, made)
         n = _compared(record, found)
@@ -187,7 +188,6 @@ def _result(record: KnownModel, made: Any, found: Examination, seed: int) -> Non
         node = node if node in verdicts or node in ends else None
         show(graph.figure, GRAPH, node, slider=False)
         known_detail.left_out(made)
-        known_detail.program(record, made)
     curves = known_view.curves(record.key, found, seed=seed)
     with side:
         if node is None:
@@ -195,11 +195,13 @@ def _result(record: KnownModel, made: Any, found: Examination, seed: int) -> Non
         else:
             known_detail.node(made, found, verdicts, node)
         known_detail.numbers(found, verdicts, known_view.faint(found, n))
-        for title, curve in curves.items():
-            assert curve.figure is not None
-            show(curve.figure, f"known-{title}", slider=False)
         files: dict[str, Exportable] = {"Hits and misses": graph, **curves}
         downloads(files, f"{record.key}-{found.method}", "known-download")
+    for place, (title, curve) in zip(beside("curves", halves=True), curves.items(), strict=True):
+        assert curve.figure is not None
+        with place:
+            show(curve.figure, f"known-{title}", slider=False, widest=600)
+    known_detail.program(record, made)
 
 
 def _compared(record: KnownModel, found: Examination) -> int:

@@ -11,6 +11,7 @@ from workbench import known_view
 from workbench.app import known_detail, state
 from workbench.app.downloads import downloads
 from workbench.app.figure import show as show_figure
+from workbench.app.layout import beside
 from workbench.app.model_detail import escaped
 from workbench.circuits.known.programs import BundledProgram
 from workbench.circuits.known.registry import KnownModel
@@ -26,7 +27,7 @@ def show(record: KnownModel, program: BundledProgram) -> None:
         record: of the program.
         program: what it loads.
     """
-    picture, side = st.columns([3, 2], gap="medium")
+    picture, side = beside("program")
     flow = known_view.program_picture(program)
     assert flow.figure is not None
     names = {one["id"] for kind in ("nodes", "edges") for one in flow.figure.data[kind]}

@@ -6,19 +6,25 @@ from typing import Any, Literal
 
 import streamlit as st
 
-Where = Literal["circuits", "head", "runs"]
+Where = Literal["circuits", "head", "decomposition", "runs"]
 
 
 def page_of(where: Where) -> Any:
     """The page as the navigation knows it: pages are told apart by their path."""
     # Each page links to the others.
     from workbench.app.circuits import page as circuits
+    from workbench.app.decomposition import page as decomposition
     from workbench.app.head import page as head
     from workbench.app.runs import page as runs
 
-    made = {"circuits": circuits, "head": head, "runs": runs}
-    titles = {"circuits": "Circuits", "head": "Head", "runs": "Runs"}
-    icons = {"circuits": ":material/hub:", "head": ":material/center_focus_strong:", "runs": ":material/history:"}
+    made = {"circuits": circuits, "head": head, "decomposition": decomposition, "runs": runs}
+    titles = {"circuits": "Circuits", "head": "Head", "decomposition": "Decomposition", "runs": "Runs"}
+    icons = {
+        "circuits": ":material/hub:",
+        "head": ":material/center_focus_strong:",
+        "decomposition": ":material/call_split:",
+        "runs": ":material/history:",
+    }
     return st.Page(made[where], title=titles[where], icon=icons[where], url_path=where, default=where == "circuits")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from workbench.app import known, links, model
+from workbench.app import known, layout, links, model
 
 
 def main() -> None:
@@ -14,10 +14,11 @@ def main() -> None:
     # A file of ours: Streamlit would fetch a named icon for the browser's tab from another host.
     icon = Path(__file__).with_name("icon.png")
     st.set_page_config(page_title="workbench", page_icon=str(icon), layout="wide")
-    st.html("<style>.stMainBlockContainer { padding: 4rem 2rem 3rem; }</style>")  # room for pictures, below the bar
+    st.html(layout.STYLE)
     pages = [
         links.page_of("circuits"),
         links.page_of("head"),
+        links.page_of("decomposition"),
         st.Page(model.page, title="Model", icon=":material/deployed_code:", url_path="model"),
         st.Page(known.page, title="Known circuits", icon=":material/verified:", url_path="known"),
         links.page_of("runs"),

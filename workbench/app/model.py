@@ -13,6 +13,7 @@ import streamlit as st
 from workbench import inspection
 from workbench.app import model_detail, state
 from workbench.app.figure import show
+from workbench.app.layout import beside
 from workbench.inspection import Comparison, Given
 from workbench.models import Transformer, mechanisms, registry
 from workbench.views import layer_view, swap_view
@@ -21,6 +22,7 @@ HEADS, PATTERN = "model-heads", "model-pattern"  # keys of the two figures
 
 _PLACES = {"all": "all heads", "layer": "one layer", "head": "the selected head"}
 _EXAMPLE = registry.MODELS[0].example
+_MOST_MIB = 20  # of a picture
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ def page() -> None:
         st.error(str(error))
         return
     selected = _head(model, state.selected(HEADS, "head"))
-    picture, side = st.columns([3, 2], gap="medium")
+    st.title("Inside a model")
+    st.caption("What its heads attend to, what it answers, and what another attention mechanism does to both.")
+    picture, side = beside("model")
     given, found = None, None
     with st.sidebar:
         try:
@@ -115,6 +119,7 @@ def _image(model: Transformer) -> Given:
         "Your own picture",
         type=["png", "jpg", "jpeg", "webp", "bmp", "gif"],
         key="look-upload",
+        max_upload_size=_MOST_MIB,
         help="It stays on this machine. The model's image processor resizes it, or, where there is none, we do.",
     )
     if upload is None:

@@ -35,12 +35,21 @@ _MOST = 2_000_000  # characters of a file
 _MOST_MIB = 8  # as many characters of four bytes
 
 
+def begin_with(pairs: list[dict[str, str]]) -> None:
+    """Put pairs into the table, in place of what is there and of a file; to be called before it is drawn."""
+    st.session_state["own-start"] = pairs
+    # Another table is another widget: what was typed into the one before is not typed into this one.
+    st.session_state["own-tables"] = int(st.session_state.get("own-tables", 0)) + 1
+    st.session_state["own-rows"] = pairs
+    st.session_state.pop("own-upload", None)
+
+
 def edit() -> None:
     """The table and the upload; what is there is kept for :func:`rows`."""
     upload = st.file_uploader(
         "A CSV or JSON Lines file with the columns clean, corrupted, right and wrong",
         type=["csv", "jsonl"],
-        key="own-file",
+        key=f"own-file{_table()}",
         max_upload_size=_MOST_MIB,
         help="It stays on this machine.",
     )
@@ -51,11 +60,22 @@ def edit() -> None:
     st.session_state.pop("own-upload", None)
     columns = {name: st.column_config.TextColumn(name, required=True) for name in COLUMNS}
     table: Any = st.data_editor(
-        EXAMPLE, num_rows="dynamic", key="own-table", width="stretch", hide_index=True, column_config=columns
+        st.session_state.get("own-start", EXAMPLE),
+        num_rows="dynamic",
+        key=f"own-table{_table()}",
+        width="stretch",
+        hide_index=True,
+        column_config=columns,
     )
     st.session_state["own-rows"] = [
         {name: str(row.get(name) or "") for name in COLUMNS} for row in table if any(row.get(n) for n in COLUMNS)
     ]
+
+
+def _table() -> str:
+    """What tells this table from those before it."""
+    n = st.session_state.get("own-tables", 0)
+    return f"-{n}" if n else ""
 
 
 def rows() -> list[dict[str, str]]:

@@ -41,7 +41,8 @@ def page() -> None:
     chosen = [info.id for info in found if st.session_state.get(f"pick-{info.id}")]
     _compare(chosen)
     page_of = state.whole_number("Page", max(0, (len(shown) - 1) // _PER_PAGE), "page")
-    for info in shown[page_of * _PER_PAGE : (page_of + 1) * _PER_PAGE]:
+    on_page = shown[page_of * _PER_PAGE : (page_of + 1) * _PER_PAGE]
+    for info in on_page:
         _row(info, store)
     if found and not shown:
         st.info("No run is like that. Take a word or a choice out.")
@@ -53,8 +54,8 @@ def page() -> None:
 
 def _chosen(found: list[RunInfo]) -> list[RunInfo]:
     """Those with every word that is searched for and with the choices made, in the order that is asked for."""
-    row = st.columns([4, 2, 2, 2, 2, 2], vertical_alignment="bottom")
-    words = row[0].text_input("Search", key="q", bind="query-params", placeholder="title, id, model, task, method")
+    top = st.columns([3, 1], vertical_alignment="bottom")
+    words = top[0].text_input("Search", key="q", bind="query-params", placeholder="title, id, model, task, method")
     kept = [info for info in found if all(word in _text(info) for word in str(words or "").lower().split())]
     ways: list[tuple[str, Callable[[RunInfo], str]]] = [
         ("Model", lambda info: str(info.model.get("name"))),
@@ -62,12 +63,12 @@ def _chosen(found: list[RunInfo]) -> list[RunInfo]:
         ("Method", lambda info: info.method),
         ("Status", lambda info: info.status),
     ]
-    for column, (label, of) in zip(row[1:5], ways, strict=True):
+    for column, (label, of) in zip(st.columns(4), ways, strict=True):
         values = {_ANY: "any"} | {value: value for value in sorted({of(info) for info in found})}
         with column:
             value = state.choice(label, values, f"only-{label.lower()}")
         kept = [info for info in kept if value in (_ANY, of(info))]
-    with row[5]:
+    with top[1]:
         order = state.choice("Order", {key: title for key, (title, _) in _SORTS.items()}, "order")
     return sorted(kept, key=_SORTS[order][1])
 
@@ -120,7 +121,7 @@ def _compare(chosen: list[str]) -> None:
 
 def _row(info: RunInfo, store: RunStore) -> None:
     """One run: what it was asked, how it went, and what can be done with it."""
-    row = st.columns([0.4, 4, 3, 2, 2, 1], vertical_alignment="center")
+    row = st.columns([0.4, 4, 2.6, 2, 2, 1], vertical_alignment="center")
     row[0].checkbox("Choose", key=f"pick-{info.id}", label_visibility="collapsed", help="Choose two to compare.")
     with row[1]:
         links.link(f"{MARKS.get(info.status, '?')} {title_of(info)}", "circuits", help="Open it.", run=info.id)

@@ -63,6 +63,13 @@ def clicked(figure: str) -> str | None:
     return str(selected["id"]) if selected.get("id") else None
 
 
+def shown(figure: str) -> int | None:
+    """How many of the strongest edges the slider of a figure leaves; None for all, or where it was not moved."""
+    found: Any = st.session_state.get(figure) or {}
+    edges: Any = (found.get("shown") or {}).get("edges")
+    return edges if isinstance(edges, int) else None
+
+
 def selected(figure: str, name: str) -> str | None:
     """What is selected: what was just clicked in a figure, else what the address says under ``name``.
 

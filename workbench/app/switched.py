@@ -139,14 +139,15 @@ def say(effect: Effect, prompt: int | None) -> None:
     )
     if not effect.answers:  # vectors: there is no right and wrong among them
         return
-    row.metric(
-        "right above wrong",
-        f"{effect.accuracy_after:.0%}",
-        moved(100 * (effect.accuracy_after - effect.accuracy_before), "points"),
-        border=True,
-        help=f"{effect.accuracy_before:.0%} in the whole model.",
-        width="content",
-    )
+    if effect.accuracy_before is not None and effect.accuracy_after is not None:
+        row.metric(
+            "right above wrong",
+            f"{effect.accuracy_after:.0%}",
+            moved(100 * (effect.accuracy_after - effect.accuracy_before), "points"),
+            border=True,
+            help=f"{effect.accuracy_before:.0%} in the whole model.",
+            width="content",
+        )
     rows = [{"answer": show_token(one.text), "before": one.before, "after": one.after or 0.0} for one in effect.answers]
     st.dataframe(rows, hide_index=True, width="stretch", column_config={"before": _SHARE, "after": _SHARE})
     if prompt is not None:

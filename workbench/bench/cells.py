@@ -134,15 +134,11 @@ def _on_task(
 
 def _constants(slot: Slot, model: Transformer, task: Task, loaded: dict[str, Any], progress: ProgressFn) -> Any:
     """The constants of optimal ablation, learned once for all methods on the same prompts."""
-    from workbench.circuits import Stopped
-    from workbench.circuits.optimal import optimal_constants
+    from workbench.circuits.optimal import with_constants
 
     key = f"constants {slot.task} {slot.seed}"
     if key not in loaded:
-        learned = optimal_constants(model, task, progress=progress)
-        if not learned.complete:
-            raise Stopped("Stopped before the cell was finished.")
-        loaded[key] = learned
+        loaded[key] = with_constants("optimal", model, task, progress)
     return loaded[key]
 
 

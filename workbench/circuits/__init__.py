@@ -23,6 +23,7 @@ from workbench.circuits.neurons import (
     neuron_edges,
     neuron_scores,
 )
+from workbench.circuits.optimal import OptimalConstants, optimal_constants
 from workbench.circuits.positions import PositionCircuit, PositionScores, evaluate_positions, position_scores
 from workbench.circuits.progress import Progress, Stopped
 from workbench.circuits.stability import (
@@ -49,6 +50,7 @@ __all__ = [
     "NeuronEdges",
     "NeuronEvaluation",
     "NeuronScores",
+    "OptimalConstants",
     "PositionCircuit",
     "PositionScores",
     "Progress",
@@ -73,6 +75,7 @@ __all__ = [
     "minimality",
     "neuron_edges",
     "neuron_scores",
+    "optimal_constants",
     "position_scores",
     "prompt_stability",
     "random_circuit",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from workbench.circuits import stream
 from workbench.circuits.graph import Graph
-from workbench.circuits.progress import ProgressFn, Stopped
+from workbench.circuits.progress import ProgressFn
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 from workbench.models.embedding import n_positions
@@ -215,13 +215,10 @@ class Ablator:
         return WriterOutputs(nothing, [z] * cfg.n_layers, [nothing] * (0 if cfg.attn_only else cfg.n_layers))
 
     def _learned(self, task: Task, progress: ProgressFn | None) -> WriterOutputs:
-        constants = self.kind
-        if not isinstance(constants, OptimalConstants):
-            from workbench.circuits.optimal import optimal_constants  # it starts from the means, which are made here
+        from workbench.circuits.optimal import with_constants  # it starts from the means, which are made here
 
-            constants = optimal_constants(self.model, task, progress=progress)
-            if not constants.complete:
-                raise Stopped("Stopped before the constants of optimal ablation were learned; nothing was kept.")
+        constants = with_constants(self.kind, self.model, task, progress)
+        assert isinstance(constants, OptimalConstants)
         constants.check(self.model)
         return constants.outputs
 

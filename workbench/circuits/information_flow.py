@@ -31,6 +31,7 @@ from workbench.circuits import stream
 from workbench.circuits.activations import WriterOutputs, from_cache, graph_of, writer_names
 from workbench.circuits.attribution import writer_differences
 from workbench.circuits.graph import Graph, Scores
+from workbench.circuits.partial import Keep, Prompts
 from workbench.circuits.progress import ProgressFn
 from workbench.circuits.sweep import BUDGET, Step, mean_over
 from workbench.circuits.task import Task
@@ -43,6 +44,8 @@ def information_flow(
     *,
     budget: int = BUDGET,
     progress: ProgressFn | None = None,
+    resume: Scores | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Score every edge by its share in what its reader reads: one forward.
 
@@ -51,22 +54,26 @@ def information_flow(
         task: its clean prompts are read.
         budget: bytes beside the model; prompts are taken in batches that fit.
         progress: called after every batch; returning False keeps the scores of the prompts finished so far.
+        resume: what ``keep`` was given by an earlier call; the prompts that it had scored are not scored again.
+        keep: called every few seconds with the scores of the prompts finished so far.
 
     Returns:
         Scores between 0 and 1, without a unit; those into one reader sum to 1 (or are all 0).
 
     Raises:
+        ValueError: ``resume`` is of another search.
         Stopped: stopped before the first batch was done.
     """
     graph = graph_of(model)
+    rest = Prompts(graph, task, "information-flow", {}, resume, keep)
 
     def score(batch: Task, nothing: WriterOutputs, step: Step) -> Tensor:
         values = _flow(model, graph, batch, nothing)
         step()
         return values
 
-    mean = mean_over(model, task, score, steps=1, ablation="zero", budget=budget, progress=progress)
-    return mean.scores(model, task, "information-flow")
+    mean = mean_over(model, task, score, steps=1, ablation="zero", budget=budget, progress=progress, rest=rest)
+    return rest.found(mean.values, mean.n_examples)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from workbench.circuits.hisp import hisp
 from workbench.circuits.information_flow import information_flow
 from workbench.circuits.mask_training import check_loss
 from workbench.circuits.method import ABLATIONS, Method
+from workbench.circuits.optimal import with_constants
 from workbench.circuits.option_values import check_value, hints_of
 from workbench.circuits.path_patching import check_direction, check_paths, path_patching
 from workbench.circuits.progress import ProgressFn
@@ -320,6 +321,8 @@ def discover(
     settings = {name: value for name, value in options.items() if name not in _SUPPORT or name not in takes}
     check_options(method, settings)
     check_method(method, model, settings)
+    if "ablation" in options:  # learned once, also for a method that starts from another's scores
+        options["ablation"] = with_constants(options["ablation"], model, task, progress)
     return record.run(model, task, progress=progress, **options)
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from workbench.circuits import stream
 from workbench.circuits.activations import (
     Ablator,
+    AnyAblation,
     OptimalConstants,
     WriterOutputs,
     batch_size_for,
@@ -39,7 +40,7 @@ from workbench.circuits.activations import (
 from workbench.circuits.eap import BUDGET
 from workbench.circuits.mask_training import Loss, check_training, distance
 from workbench.circuits.partial import SECONDS
-from workbench.circuits.progress import ProgressFn, Reporter
+from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.circuits.task import Task
 from workbench.models import Transformer
 
@@ -119,6 +120,27 @@ def optimal_constants(
     if keep is not None:
         keep(found)
     return found
+
+
+def with_constants(
+    kind: AnyAblation, model: Transformer, task: Task, progress: ProgressFn | None = None
+) -> AnyAblation:
+    """An ablation with all that it needs: ``optimal`` with its constants, learned now; every other as it is.
+
+    Args:
+        kind: the ablation.
+        model, task: whose constants.
+        progress: called after every step of learning.
+
+    Raises:
+        Stopped: stopped before they were learned.
+    """
+    if kind != "optimal" or isinstance(kind, OptimalConstants):
+        return kind
+    constants = optimal_constants(model, task, progress=progress)
+    if not constants.complete:
+        raise Stopped("Stopped before the constants of optimal ablation were learned; nothing was kept.")
+    return constants
 
 
 def learning_passes(n_examples: int, steps: int = STEPS, prompts: int = PROMPTS) -> tuple[float, float]:
@@ -303,4 +325,5 @@ __all__ = [
     "optimal_constants",
     "pack",
     "unpack",
+    "with_constants",
 ]

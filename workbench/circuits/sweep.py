@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.circuits.activations import Ablation, Ablator, WriterOutputs, batch_size_for, graph_of
+from workbench.circuits.activations import Ablation, Ablator, WriterOutputs, batch_size_for
 from workbench.circuits.graph import Graph, Scores
 from workbench.circuits.partial import Means, Prompts
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
@@ -33,19 +33,11 @@ class Mean:
 
     Attributes:
         values: of whatever shape the batches gave.
-        n_examples: prompts that it is a mean of.
-        complete: False where it was stopped before the last prompt.
+        n_examples: prompts that it is a mean of, fewer than the task has where it was stopped before the last.
     """
 
     values: Tensor
     n_examples: int
-    complete: bool
-
-    def scores(self, model: Transformer, task: Task, method: str, **settings: Any) -> Scores:
-        """The same as the result of a method; ``values`` [writer, reader]."""
-        return Scores(
-            graph_of(model), self.values.cpu(), method, task.name, settings, self.n_examples, complete=self.complete
-        )
 
 
 def mean_over(
@@ -107,7 +99,7 @@ def mean_over(
         raise Stopped("Stopped before the first prompts were scored; nothing was kept.")
     if rest is not None:
         rest.hand_mean(total, finished, now=True)
-    return Mean(total / finished, finished, finished == len(task))
+    return Mean(total / finished, finished)
 
 
 def edge_means(

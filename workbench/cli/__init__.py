@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli import bench, discovery, examine, interchange, keep, known, library, models, programs
+from workbench.cli import bench, decompose, discovery, examine, interchange, keep, known, library, models, programs
 from workbench.cli.console import INTERRUPTED, InterruptionError, complain, say
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command()(discovery.evaluate)
 app.command()(keep.export)
 app.command("import")(interchange.import_file)
 app.command()(examine.examine)
+app.command()(decompose.decompose)
 app.command()(bench.bench)
 app.add_typer(known.known, name="known")
 app.command("learn-program")(programs.learn_program)

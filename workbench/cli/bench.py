@@ -33,6 +33,7 @@ def bench(
     n: Annotated[int, typer.Option(help="Pairs of prompts.")] = 32,
     seeds: Annotated[str, typer.Option(help="Seeds of the prompts, with commas.")] = "0",
     ablation: Annotated[str, typer.Option(help="What edges outside a circuit carry.")] = "resample",
+    untrained: Annotated[int, typer.Option(help="Random models of the shape of each known one.", min=1)] = 3,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="An option of a method, as method.name=value.")
     ] = None,
@@ -61,6 +62,7 @@ def bench(
             seeds=_numbers(seeds),
             ablation=cast("Ablation", ablation),  # run() refuses other words
             options=_options(settings or []),
+            untrained=untrained,
             out=out,
             progress=progress,
         )

@@ -25,12 +25,12 @@ from workbench.cli.console import (
     say,
     stoppable,
 )
-from workbench.runs import Run, RunStore
+from workbench.runs import Run, RunInfo, RunStore, choose
 
 if TYPE_CHECKING:
     from workbench.circuits import Evaluation, FaithfulnessCurve, Progress
     from workbench.circuits.activations import Ablation
-    from workbench.circuits.graph import Ranking
+    from workbench.circuits.graph import Circuit, Ranking
     from workbench.request import Request
 
 # get_args(Ablation), which a test sees to: --help is to come without torch.
@@ -102,6 +102,8 @@ def discover(
     )
     if resume is not None:
         earlier = store.open(resume)
+        if earlier.info.method == "imported":
+            raise ValueError(f"Run '{earlier.id}' was imported, not searched for; import its file again.")
         jobs.check_same_request(earlier, _named(said, request))
         request = jobs.request_of(earlier)
     default_size = edges is None and resume is None
@@ -214,8 +216,10 @@ def print_run(run: Run) -> None:
         means = f"{number(check['metric_clean'])} (corrupted {number(check['metric_corrupted'])})"
         facts.append(("Self-check", f"{shares}, mean {unit} {means}"))
     facts.append(("Warning", info.note))
+    if info.scores_from is not None:
+        facts.append(("Scores", f"taken over from run {info.scores_from}"))
     if report := run.report:
-        facts += report_facts(report, unit, info.n_edges)
+        facts += report_facts(report, unit, None if _is_marked(info) else info.n_edges)
     if curve := run.curve:
         facts += curve_facts(curve)
     facts += [("Took", ", ".join(f"{step} {seconds:.1f} s" for step, seconds in info.timings.items()))]
@@ -238,10 +242,8 @@ def report_facts(report: Evaluation, unit: str, asked: int | None = None) -> lis
     partly = "" if report.complete else f" (stopped: on {report.n_examples} prompts)"
     ends = f"full model {number(report.metric_full)}, empty circuit {number(report.metric_empty)}"
     means = f"mean {unit} {number(report.metric)} ({ends}, {report.ablation} ablation)"
-    return [
-        ("Circuit", size),
-        ("Faithfulness", f"{number(report.faithfulness)}{partly}: {means}; right above wrong {report.accuracy:.1%}"),
-    ]
+    right = "" if report.accuracy is None else f"; right above wrong {report.accuracy:.1%}"
+    return [("Circuit", size), ("Faithfulness", f"{number(report.faithfulness)}{partly}: {means}{right}")]
 
 
 def curve_facts(curve: FaithfulnessCurve) -> list[tuple[str, object]]:
@@ -253,26 +255,57 @@ def curve_facts(curve: FaithfulnessCurve) -> list[tuple[str, object]]:
     ]
 
 
+def _is_marked(info: RunInfo) -> bool:
+    """Whether the circuit is what a file marked, so that nothing was asked for and pruned."""
+    return bool(info.settings.get("construction") == "marked")
+
+
 def evaluate(
     run: Annotated[str, typer.Argument(help="Id of a run, the start of it, or a run's folder.")],
     edges: Annotated[int | None, typer.Option(help="Edges before pruning; the run's own if left out.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="All edges from this score on, in place of a number of edges.")
+    ] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Grow the circuit from the logits.")] = False,
+    ranking: Annotated[
+        str | None, typer.Option(help="Best by absolute or by signed score; the run's own if left out.")
+    ] = None,
     ablation: Annotated[str | None, typer.Option(help="What other edges carry; the run's own if left out.")] = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge the circuit of a run again, at another size or with another ablation; the run stays as it is."""
+    """Judge another circuit of a run's scores, or its own with another ablation; the run stays as it is."""
+    if threshold is not None and (greedy or edges is not None):
+        raise ValueError("--threshold says which edges, --edges and --greedy how many; give one of the two.")
     found = RunStore(store).open(run)
-    circuit = found.circuit(edges)
+    circuit = _other_circuit(found, edges, threshold, greedy, ranking)
     from workbench import circuits, jobs
     from workbench.circuits.activations import check_ablation
+    from workbench.runs.constants import with_constants
 
-    kind = cast("Ablation", ablation or found.info.settings.get("ablation", "resample"))
+    kind: Any = cast("Ablation", ablation or found.info.settings.get("ablation", "resample"))
     check_ablation(kind)
     with progress_bar() as bar:
         model = jobs.model_of(found, bar)
         task = jobs.task_of(found, model)
+        kind = with_constants(kind, model, task, [found.folder], _passed_to(bar))
         report = circuits.evaluate(model, task, circuit, ablation=kind, progress=_passed_to(bar))
     if as_json:
         print_json({"run": found.id, "report": asdict(report)})
     else:
-        print_facts(report_facts(report, task.metric_name, found.info.n_edges if edges is None else edges))
+        asked = None if threshold is not None or _is_marked(found.info) else found.info.n_edges
+        print_facts(report_facts(report, task.metric_name, asked if edges is None else edges))
+
+
+def _other_circuit(run: Run, edges: int | None, threshold: float | None, greedy: bool, ranking: str | None) -> Circuit:
+    """The circuit of a run's scores that is asked for; what is left out is as in the run."""
+    settings = run.info.settings
+    if threshold is None and not greedy and ranking is None:
+        return run.circuit(edges)
+    best = cast("Ranking", ranking or settings.get("ranking", "absolute"))  # choose() refuses other words
+    if threshold is None and edges is None and "threshold" in settings and not greedy:
+        threshold = settings["threshold"]
+    if threshold is not None:
+        return choose(run.scores, "threshold", None, threshold, best)
+    grown = greedy or settings.get("construction") == "greedy"
+    return choose(run.scores, "greedy" if grown else "top", run.info.n_edges if edges is None else edges, None, best)

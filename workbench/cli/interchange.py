@@ -15,10 +15,13 @@ from workbench.runs import Run, RunStore
 
 if TYPE_CHECKING:
     from workbench.circuits.activations import Ablation
-    from workbench.circuits.graph import Ranking
+    from workbench.circuits.graph import Circuit, Ranking
     from workbench.circuits.progress import Progress, ProgressFn
     from workbench.interchange import Foreign
     from workbench.models import Transformer
+
+
+_EDGES = 500  # of a circuit where neither file nor user says how many
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,10 @@ def import_file(
     ] = "smollm2-135m",
     task: Annotated[str, typer.Option(help="Key of the task to judge it on.")] = "ioi",
     edges: Annotated[
-        int | None, typer.Option(help="Edges of the circuit; by default as many as the file marks, else 500.")
+        int | None,
+        typer.Option(
+            help="Take the best edges by score in place of those that the file marks; 500 where it marks none."
+        ),
     ] = None,
     n: Annotated[int, typer.Option(help="Pairs of prompts.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
@@ -110,7 +116,10 @@ def import_file(
     out: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read scores or a circuit of EAP-IG or MIB, judge it on a model, and keep it as a run."""
+    """Read scores or a circuit of EAP-IG or MIB, judge it on a model, and keep it as a run.
+
+    The circuit is the edges that the file marks, as they are; nothing is pruned.
+    """
     from workbench import interchange
     from workbench.circuits.activations import check_ablation, graph_of
     from workbench.cli.discovery import print_run
@@ -124,9 +133,7 @@ def import_file(
     with stoppable() as stop, progress_bar() as bar:
         loaded = load(model, progress=bar)
         interchange.check_model(found, loaded, graph_of(loaded))
-        marked = found.circuit.n_edges if found.circuit is not None else 500
-        count = min(marked, found.scores.graph.n_edges) if edges is None else edges
-        ask = _Import(found, model, task, n, seed, count, ablation, ranking, curve)
+        ask = _Import(found, model, task, n, seed, edges, ablation, ranking, curve)
 
         def progress(step: Progress) -> bool:
             bar(step.done, step.total, step.what)
@@ -150,10 +157,28 @@ class _Import:
     task: str
     n: int
     seed: int
-    edges: int
+    edges: int | None
     ablation: str
     ranking: str
     curve: bool
+
+    @property
+    def marked(self) -> Circuit | None:
+        """The circuit that the file marks, unless a number of edges is asked for in its place."""
+        return self.found.circuit if self.edges is None else None
+
+    @property
+    def n_edges(self) -> int:
+        """How many edges the circuit is to have."""
+        if self.marked is not None:
+            return self.marked.n_edges
+        return min(_EDGES, self.found.scores.graph.n_edges) if self.edges is None else self.edges
+
+    @property
+    def identity(self) -> str:
+        """What tells scores and marked edges from those of other files."""
+        parts = [self.found.scores.values, *([] if self.marked is None else [self.marked.mask])]
+        return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()[:12]
 
 
 def _keep(ask: _Import, model: Transformer, store: RunStore, progress: ProgressFn) -> Run:
@@ -161,34 +186,36 @@ def _keep(ask: _Import, model: Transformer, store: RunStore, progress: ProgressF
     from workbench.circuits import evaluate, faithfulness_curve, tasks
     from workbench.circuits.progress import Stopped
     from workbench.remake import named
+    from workbench.runs.constants import with_constants
 
     ablation, ranking = cast("Ablation", ask.ablation), cast("Ranking", ask.ranking)
     scores = ask.found.scores
-    circuit = scores.top(ask.edges, ranking)
+    circuit = scores.top(ask.n_edges, ranking) if ask.marked is None else ask.marked
     task = tasks.load(ask.task, model, n=ask.n, seed=ask.seed)
-    digest = hashlib.sha256(scores.values.numpy().tobytes()).hexdigest()[:12]
     writer = store.begin(
         model={"name": model.name, "fingerprint": model.fingerprint, "source": ask.model},
         task={"seed": ask.seed, **task.spec, **named(task)},
         method="imported",
         settings={
-            "options": {**scores.settings, "digest": digest},
-            "edges": ask.edges,
+            "options": {**scores.settings, "digest": ask.identity},
+            "edges": ask.n_edges,
             "ranking": ask.ranking,
             "ablation": ask.ablation,
             "curve": ask.curve,
+            **({} if ask.marked is None else {"construction": "marked"}),
         },
-        n_edges=ask.edges,
+        n_edges=ask.n_edges,
     )
     began = time.perf_counter()
     try:
         prompts = {"clean": task.clean_text, "corrupted": task.corrupted_text, "metric": task.metric_name}
         check = task.check(model)
         writer.update(prompts=prompts, check=asdict(check), note=check.warning or "")
-        writer.save_scores(scores)
-        writer.update(report=asdict(evaluate(model, task, circuit, ablation, progress=progress)))
+        writer.save_scores(scores, marked=ask.marked)
+        judged = with_constants(ablation, model, task, [writer.folder], progress)
+        writer.update(report=asdict(evaluate(model, task, circuit, judged, progress=progress)))
         if ask.curve:
-            writer.update(curve=asdict(faithfulness_curve(model, task, scores, ablation, progress=progress)))
+            writer.update(curve=asdict(faithfulness_curve(model, task, scores, judged, progress=progress)))
         return writer.finish("done", timings={"judge": round(time.perf_counter() - began, 3)})
     except Stopped:
         return writer.finish("stopped", timings={"judge": round(time.perf_counter() - began, 3)})

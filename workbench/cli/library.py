@@ -36,6 +36,8 @@ def app(
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(page)]
     command += [f"--server.port={port}", f"--server.address={host}", "--server.headless=true"]
     command += ["--browser.gatherUsageStats=false", "--server.fileWatcherType=none", "--client.toolbarMode=minimal"]
+    # The form follows the run that is opened: its widgets have defaults and are filled all the same.
+    command += ["--global.disableWidgetStateDuplicationWarning=true"]
     _become(command, quiet=as_json)
 
 
@@ -150,16 +152,29 @@ def _measured_row(row: dict[str, Any]) -> tuple[object, ...]:
     return (row["key"], *values, *means, row["metric_name"], row["example"])
 
 
-def methods(as_json: AsJson = False) -> None:
-    """List the methods that find circuits."""
+def methods(
+    model: Annotated[str | None, typer.Option(help="Also say which of them can serve this model.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the methods that find circuits; with a model, which of them can serve it."""
     from workbench.circuits import methods as all_methods
 
     rows: list[dict[str, Any]] = [
         {"key": m.key, "title": m.title, "cost": m.cost, "reference": m.reference, "options": m.options}
         for m in all_methods()
     ]
+    if model is not None:
+        from workbench.models import load
+
+        with progress_bar() as bar:
+            loaded = load(model, progress=bar)
+        for row, record in zip(rows, all_methods(), strict=True):
+            row["serves"] = record.serves(loaded) or "yes"
     if as_json:
         print_json(rows)
+        return
+    if model is not None:
+        print_table(["method", "title", f"serves {model}"], [(m["key"], m["title"], m["serves"]) for m in rows])
         return
     print_table(
         ["method", "title", "cost", "options", "reference"],

@@ -5,15 +5,19 @@ from workbench.figures.attention_pair import attention_pair
 from workbench.figures.attention_pattern import attention_pattern, head_grid
 from workbench.figures.bench import bench_figure
 from workbench.figures.circuit_graph import circuit_graph
+from workbench.figures.contribution_map import contribution_map
 from workbench.figures.faithfulness import faithfulness_curve, faithfulness_plot
 from workbench.figures.figure import Figure, standalone
 from workbench.figures.ground_truth import precision_recall, roc_curve
 from workbench.figures.interaction import interaction_js
 from workbench.figures.overlay import Picture
+from workbench.figures.patch_contributions import patch_contributions, patch_groups
 from workbench.figures.patches import patch_attention, patch_grid
+from workbench.figures.phrase_tree import phrase_tree
 from workbench.figures.positions import position_map
 from workbench.figures.program_flow import program_flow
 from workbench.figures.svg import show_token
+from workbench.figures.token_contributions import token_contributions
 
 __all__ = [
     "Figure",
@@ -23,16 +27,21 @@ __all__ = [
     "attention_pattern",
     "bench_figure",
     "circuit_graph",
+    "contribution_map",
     "faithfulness_curve",
     "faithfulness_plot",
     "head_grid",
     "interaction_js",
     "patch_attention",
+    "patch_contributions",
     "patch_grid",
+    "patch_groups",
+    "phrase_tree",
     "position_map",
     "precision_recall",
     "program_flow",
     "roc_curve",
     "show_token",
     "standalone",
+    "token_contributions",
 ]

@@ -20,6 +20,7 @@ MOST_CELLS = 64  # a side of the full pattern; longer texts are summed in blocks
 MOST_GRID_CELLS = 32  # a side of a small multiple
 UNIT = "share of attention"
 _LEVELS = 24  # shades of a small multiple
+_OVERLAP = 0.25  # of a small multiple's rows, in units of the figure
 
 
 @dataclass(frozen=True)
@@ -378,13 +379,15 @@ def _shades(table: Table, x: float, y: float, side: float, top_value: float, mut
                 continue
             columns_ = [column for column, _ in run]
             length = cell * len(columns_)
-            square = f"M{x + columns_[0] * cell:.2f} {y + row * cell:.2f}h{length:.2f}v{cell:.2f}h-{length:.2f}z"
+            square = (
+                f"M{x + columns_[0] * cell:.2f} {y + row * cell:.2f}h{length:.2f}v{cell + _OVERLAP:.2f}h-{length:.2f}z"
+            )
             levels.setdefault(shade, []).append(square)
 
     def paint(shade: int) -> str:
         return scale(SHARE, shade / _LEVELS) if shade >= 0 else theme("faint")
 
-    # Crisp, or a dark ground would shine through between neighbours.
+    # Crisp and a hair over the next row, or a dark ground would shine through between neighbours.
     return join(
         element("path", d="".join(squares), fill=paint(shade), shape_rendering="crispEdges")
         for shade, squares in sorted(levels.items())

@@ -34,19 +34,14 @@ def choose(
         ranking: by absolute or by signed score.
 
     Raises:
-        ValueError: no such way, a missing number, more edges than there are, or a threshold that no edge reaches.
+        ValueError: no such way, a missing number, more edges than there are, or a threshold that no edge reaches or
+            all do.
     """
     if how not in CONSTRUCTIONS:
         raise ValueError(f"Unknown construction '{how}'; choose one of {', '.join(CONSTRUCTIONS)}.")
     if how == "threshold":
         if threshold is None:
             raise ValueError("Edges from a score on need that score; give a threshold.")
-        key = scores.ranked(ranking)[scores.graph.mask]
-        if bool((key >= threshold).all()):
-            raise ValueError(
-                f"The threshold {threshold:g} keeps every edge: the {ranking} scores lie between {key.min():.3g} and "
-                f"{key.max():.3g}."
-            )
         return scores.above(threshold, ranking=ranking)
     if n_edges is None:
         raise ValueError("Say how many edges the circuit is to have.")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.runs.files import write
+from workbench.runs import files
 
 if TYPE_CHECKING:
     from workbench.circuits.activations import AnyAblation, OptimalConstants
@@ -31,7 +31,8 @@ def with_constants(
         kind: the ablation.
         model, task: whose constants.
         folders: the first that holds the constants has them, and the last keeps a copy; where none does they are
-            learned and kept in the last every few seconds, so that a search that was stopped or killed goes on there.
+            learned and kept in the last every few seconds, so that a search that was stopped or killed goes on there; a
+            folder that cannot be written keeps none.
         progress: called after every step of learning.
 
     Raises:
@@ -48,18 +49,23 @@ def with_constants(
     for one in found:
         if one.complete:
             if not path.exists():
-                write(path, pack(one))
+                _write(path, pack(one))
             return one
     learned = optimal_constants(
         model,
         task,
         progress=progress,
         resume=found[-1] if found else None,
-        keep=lambda constants: write(path, pack(constants)),
+        keep=lambda constants: _write(path, pack(constants)),
     )
     if not learned.complete:
         raise Stopped("Stopped while the constants of optimal ablation were learned; they are kept as they are.")
     return learned
+
+
+def _write(path: Path, data: bytes) -> None:
+    with contextlib.suppress(OSError):  # a run of others can be read only; the constants serve all the same
+        files.write(path, data)
 
 
 def constants_in(folder: Path) -> OptimalConstants | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.runs.choose import Construction, choose, size_in_words
+from workbench.runs.constants import CONSTANTS
 from workbench.runs.files import PARTIAL, RUN, SCORES, RunError, damaged, is_held, read_json
 
 if TYPE_CHECKING:  # torch takes seconds to import; listing runs needs none of it
@@ -208,7 +209,8 @@ class Run:
     @property
     def can_go_on(self) -> bool:
         """Whether it ended before it was done and the same request would go on where it stopped."""
-        return self.info.is_unfinished and (self.info.scores is not None or (self.folder / PARTIAL).exists())
+        kept = (self.folder / PARTIAL, self.folder / CONSTANTS)
+        return self.info.is_unfinished and (self.info.scores is not None or any(path.exists() for path in kept))
 
     def circuit(self, n_edges: int | None = None) -> Circuit:
         """The run's circuit, dangling nodes pruned; edges that an imported file marks are taken as they are.

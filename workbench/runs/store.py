@@ -291,9 +291,10 @@ class RunStore:
             RunError: there is no such run.
         """
         total = 0
-        for entry in os.scandir(self.folder_of(which)):
-            with contextlib.suppress(FileNotFoundError):  # replaced or removed meanwhile
-                total += entry.stat(follow_symlinks=False).st_size
+        for folder, _, names in os.walk(self.folder_of(which)):  # a run's examinations lie in folders of their own
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # replaced or removed meanwhile
+                    total += Path(folder, name).lstat().st_size
         return total
 
     def delete(self, which: str) -> str:

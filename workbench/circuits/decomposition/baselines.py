@@ -11,6 +11,7 @@ from torch import Tensor
 
 from workbench.circuits.activations import WriterOutputs
 from workbench.circuits.decomposition.sites import Site
+from workbench.models import Transformer
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ def mean_of(values: Baseline, real: Tensor) -> Baseline:
     return values.map(mean)
 
 
-def nothing(values: Baseline) -> Baseline:
-    """Zero everywhere."""
-    return values.map(lambda x: torch.zeros_like(x[:1, :1]))
+def nothing(model: Transformer) -> Baseline:
+    """Zero everywhere, with axes of length 1."""
+    cfg = model.cfg
+    zero = torch.zeros(1, 1, 1, device=model.device, dtype=model.dtype)
+    stream = zero.expand(1, 1, cfg.d_model)
+    heads = zero[..., None].expand(1, 1, cfg.n_heads, cfg.d_head)
+    return Baseline(
+        [stream] * (cfg.n_layers + 1), [heads] * cfg.n_layers, [stream] * (not cfg.attn_only) * cfg.n_layers
+    )

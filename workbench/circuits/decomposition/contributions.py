@@ -64,11 +64,17 @@ def carry(
 
     Sources go in the order of computation, as many at once as the budget has room for; one step of ``report`` is one
     source. Stopped early, the rest are NaN.
+
+    Raises:
+        ValueError: the budget is too small for one source, or the baseline is not known where a source stands.
     """
+    for source in sources:
+        for site in source.sites:
+            baseline.at(site)
     order = sorted(range(len(sources)), key=lambda i: sources[i].first)
     values = torch.full((len(sources), len(prompts)), torch.nan)
     whole: Tensor | None = None
-    size = sources_that_fit(prompts, budget)
+    size = sources_that_fit(prompts, budget, rule)
     for start in range(0, len(order), size):
         if not report.going:
             break
@@ -84,43 +90,58 @@ def carry(
     return values, whole.float().cpu()
 
 
-def bytes_of(model: Transformer, width: int) -> int:
-    """Bytes that the parts of one source take for one prompt of ``width`` positions while they pass a layer."""
+def bytes_of(model: Transformer, width: int, rule: Rule | None = None) -> int:
+    """Bytes that the parts of one source take for one prompt of ``width`` positions, where they take most.
+
+    That is in an MLP, in attention (of long prompts the patterns, which not every rule needs), or at the logits.
+    """
     cfg = model.cfg
-    floats = width * (8 * cfg.d_model + 5 * cfg.d_mlp + 10 * cfg.n_heads * cfg.d_head)
-    floats += 6 * cfg.n_heads * width * width
-    floats += 3 * cfg.n_out
-    return 4 * floats
+    stream, heads = width * cfg.d_model, width * cfg.n_heads * cfg.d_head
+    streams = 4 if cfg.norm_place == "post" else 6
+    mlp = 0 if cfg.attn_only else streams * stream + (4 if cfg.gated_mlp else 3) * width * cfg.d_mlp
+    plain = all(block.attn.is_softmax for block in model.blocks) and cfg.attn_softcap is None
+    patterns = (4 if plain else 6) * cfg.n_heads * width * width
+    if rule is not None and (rule.holds_pattern or (rule.by_runs and plain)):
+        patterns = 0
+    attention = max(3 * stream + 4 * heads, 2 * stream + 3 * heads + patterns)
+    # A logit difference needs one copy of the logits, a task's metric two, a soft cap three.
+    logits = cfg.n_out * 4 // 3 if cfg.logit_softcap is None else 3 * cfg.n_out
+    floats = max(mlp, attention, stream + logits)
+    return floats * model.dtype.itemsize
 
 
-def sources_that_fit(prompts: Prompts, budget: int) -> int:
+def sources_that_fit(prompts: Prompts, budget: int, rule: Rule | None = None) -> int:
     """How many sources can be carried at once.
 
     Raises:
         ValueError: not even one; the message says what one takes.
     """
-    one = bytes_of(prompts.model, prompts.width) * len(prompts)
+    one = bytes_of(prompts.model, prompts.width, rule) * len(prompts)
     if one > budget:
         raise ValueError(
-            f"A budget of {budget / 2**20:.0f} MiB is too small: one source takes {one / 2**20:.0f} MiB for "
-            f"{len(prompts)} prompts of {prompts.width} positions. Give more, or fewer prompts at once."
+            f"A budget of {_mib(budget)} is too small: one source takes {_mib(one)} for {len(prompts)} prompts of "
+            f"{prompts.width} positions. Give more, or fewer prompts at once."
         )
     return max(1, budget // one)
 
 
-def prompts_that_fit(model: Transformer, width: int, n: int, budget: int) -> int:
+def prompts_that_fit(model: Transformer, width: int, n: int, budget: int, rule: Rule | None = None) -> int:
     """How many prompts to take at once so that at least one source fits, and no more than ``n``.
 
     Raises:
         ValueError: not even one prompt.
     """
-    one = bytes_of(model, width)
+    one = bytes_of(model, width, rule)
     if one > budget:
         raise ValueError(
-            f"A budget of {budget / 2**20:.0f} MiB is too small for one source: one prompt of {width} positions takes "
-            f"{one / 2**20:.0f} MiB."
+            f"A budget of {_mib(budget)} is too small for one source: one prompt of {width} positions takes "
+            f"{_mib(one)}. Give more, or shorter prompts."
         )
     return min(n, budget // one)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.3g} MiB"
 
 
 __all__ = ["Contributions", "carry", "check_before", "prompts_that_fit", "sources_that_fit"]

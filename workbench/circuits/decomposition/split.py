@@ -14,6 +14,7 @@ from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, Ablator, batch_size_for
 from workbench.circuits.decomposition import baselines, flow, targets
 from workbench.circuits.decomposition.baselines import Baseline
+from workbench.circuits.decomposition.checks import check_baseline, check_prompts, check_sources, check_target
 from workbench.circuits.decomposition.contributions import Contributions, carry, prompts_that_fit
 from workbench.circuits.decomposition.propagate import Prompts, Source, Sweep
 from workbench.circuits.decomposition.rules import find
@@ -86,8 +87,12 @@ def decompose(
     """
     carrier = find(rule)
     flow.check_rule(carrier, model)
+    if isinstance(sources, str):
+        raise ValueError(f"Sources are a list of places, not one text; write ['{sources}'].")
     source = source_of(list(sources), model.cfg)
     check_names(keep, [name for name in model.hook_names if name.endswith(KEPT)])
+    check_sources([source], *check_prompts(model, tokens, attention_mask))
+    check_baseline(baseline, tokens)
     prompts = Prompts.run(model, tokens.to(model.device), attention_mask)
     values = baseline_of(prompts, baseline)
     sweep = Sweep(carrier, prompts, [source], values)
@@ -131,8 +136,13 @@ def contributions(
     flow.check_rule(carrier, model)
     chosen = sources_of(sources, model.cfg)
     read: Target = targets.node(target, model) if isinstance(target, str) else target
-    check_before([(source.name, source.first) for source in chosen], read)
-    n, size = len(tokens), prompts_that_fit(model, n_positions(model, tokens), len(tokens), budget)
+    check_before([(site.name, site.order) for source in chosen for site in source.sites], read)
+    lengths, width = check_prompts(model, tokens, attention_mask)
+    check_sources(chosen, lengths, width)
+    check_target(read, model, lengths, width)
+    check_baseline(baseline, tokens)
+    n = len(tokens)
+    size = prompts_that_fit(model, width, n, budget, carrier)
     report = Reporter(progress, len(chosen) * math.ceil(n / size), "carrying sources")
     mean = (
         baseline_of(Prompts.run(model, tokens.to(model.device), attention_mask), "mean")
@@ -142,6 +152,10 @@ def contributions(
     found, whole = [], []
     for start in range(0, n, size):
         part = slice(start, start + size)
+        if not report.going:
+            found.append(torch.full((len(chosen), len(tokens[part])), torch.nan))
+            whole.append(found[-1][0])
+            continue
         mask = None if attention_mask is None else attention_mask[part]
         prompts = Prompts.run(model, tokens[part].to(model.device), mask)
         values = mean or baseline_of(prompts, baseline[part] if isinstance(baseline, Tensor) else baseline)
@@ -179,8 +193,10 @@ def task_contributions(
     carrier = find(rule)
     flow.check_rule(carrier, model)
     chosen = sources_of(all_nodes(model.cfg) if sources is None else sources, model.cfg)
+    width = n_positions(model, task.clean)
+    check_sources(chosen, task.lengths, width)
     size = min(
-        prompts_that_fit(model, n_positions(model, task.clean), len(task), budget),
+        prompts_that_fit(model, width, len(task), budget, carrier),
         batch_size_for(model, task, budget),
     )
     ablator = Ablator(model, task, ablation, size)
@@ -188,6 +204,10 @@ def task_contributions(
     report = Reporter(progress, len(chosen) * len(batches), "carrying sources")
     found, whole = [], []
     for batch in batches:
+        if not report.going:
+            found.append(torch.full((len(chosen), len(batch)), torch.nan))
+            whole.append(found[-1][0])
+            continue
         prompts = Prompts.run(model, batch.clean.to(model.device), stream.attention_mask(model, batch), batch.lengths)
         values, total = carry(
             carrier, prompts, chosen, Baseline.of(ablator(batch)), targets.Metric(batch), budget=budget, report=report
@@ -242,13 +262,9 @@ def baseline_of(prompts: Prompts, given: str | Tensor) -> Baseline:
     Raises:
         ValueError: an unknown name, or tokens of another shape.
     """
-    if isinstance(given, str) and given not in ("zero", "mean"):
-        raise ValueError(f"Unknown baseline '{given}'; choose zero, mean, or give other tokens.")
-    if isinstance(given, Tensor) and given.shape[1:] != prompts.tokens.shape[1:]:
-        raise ValueError(
-            f"The baseline's tokens are {list(given.shape)}, the prompt's {list(prompts.tokens.shape)}; they must be "
-            "equally long."
-        )
+    check_baseline(given, prompts.tokens)
+    if isinstance(given, str) and given == "zero":
+        return baselines.nothing(prompts.model)
     model, layers = prompts.model, range(prompts.model.cfg.n_layers)
     tokens = given.to(model.device) if isinstance(given, Tensor) else prompts.tokens
     z = [f"blocks.{layer}.attn.hook_z" for layer in layers]
@@ -263,8 +279,6 @@ def baseline_of(prompts: Prompts, given: str | Tensor) -> Baseline:
     )
     if isinstance(given, Tensor):
         return values
-    if given == "zero":
-        return baselines.nothing(values)
     places = torch.arange(prompts.width, device=prompts.lengths.device)
     return baselines.mean_of(values, places < prompts.lengths[:, None])
 

@@ -9,6 +9,7 @@ from workbench.circuits.decomposition.parts import Parts
 from workbench.circuits.decomposition.rules.record import Bilinear, Function, Rule, held
 from workbench.models.norm import Norm
 
+
 class Paper(Rule):
     """CD-T: biases shared by size, the norm's scale held, activations irrelevant first, the pattern decomposed."""
 
@@ -19,7 +20,7 @@ class Paper(Rule):
 
     def bias(self, moved: Parts, bias: Tensor) -> Tensor:
         """Each number of the bias by the sizes of the parts behind the matrix (eq. 4-5)."""
-        return moved.relevant + bias * share(moved)
+        return share(moved).mul_(bias).add_(moved.relevant)
 
     def norm(self, x: Parts, norm: Norm, out: Tensor) -> Tensor:  # noqa: ARG002
         """``b / scale(x)``, and the norm's bias by the sizes of the parts before it."""
@@ -41,7 +42,7 @@ class Paper(Rule):
 
 def share(x: Parts) -> Tensor:
     """``|b| / (|b| + |g|)``, number by number; 0 where both are: a bias is irrelevant then."""
-    relevant, irrelevant = x.relevant.abs(), x.irrelevant.abs()
+    relevant = x.relevant.abs()
     # The published 1e-8 is itself 0 in float16.
     tiny = max(1e-8, torch.finfo(relevant.dtype).tiny)
-    return relevant / (relevant + irrelevant + tiny)
+    return relevant / x.irrelevant.abs().add_(relevant).add_(tiny)

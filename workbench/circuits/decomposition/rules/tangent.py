@@ -27,28 +27,28 @@ class Tangent(Rule):
         along = (relevant * x_hat).mean(-1, keepdim=True)
         return ((relevant - x_hat * along) / scale * norm.weight).to(x.relevant.dtype)
 
-    def function(self, x: Parts, function: Function, out: Tensor) -> Tensor:
+    def function(self, x: Parts, function: Function, out: Tensor) -> Tensor:  # noqa: ARG002
         """``f'(x) b``."""
-        if not len(x.relevant):
-            return torch.empty_like(out[:0])
-        derivative: Tensor = torch.func.jvp(
-            function, (x.total.repeat(len(x.relevant), *[1] * (x.total.ndim - 1)),), (x.relevant,)
-        )[1]
-        return derivative
-
-    def pattern(self, scores: Parts, function: Function, out: Tensor) -> Tensor:
-        """``f'(x) b`` by two turns of reverse mode, for a pattern that is solved for step by step has no other."""
-        if not len(scores.relevant):
-            return torch.empty_like(out[:0])
-        with torch.enable_grad():
-            x = scores.total.repeat(len(scores.relevant), *[1] * (scores.total.ndim - 1)).requires_grad_()
-            weight = torch.zeros_like(scores.relevant, requires_grad=True)
-            (gradient,) = torch.autograd.grad(function(x), x, weight, create_graph=True)
-            (derivative,) = torch.autograd.grad(
-                gradient, weight, scores.relevant, create_graph=scores.relevant.requires_grad
-            )
-        return derivative
+        return _along(function, x)
 
     def product(self, left: Parts, right: Parts, times: Bilinear, out: Tensor) -> Tensor:  # noqa: ARG002
         """``b_x y + x b_y``."""
-        return times(left.relevant, right.total) + times(left.total, right.relevant)
+        return times(left.relevant, right.total).add_(times(left.total, right.relevant))
+
+
+def _along(function: Function, x: Parts) -> Tensor:
+    """``f'(x) b`` for every source, by two turns of reverse mode: the first makes the Jacobian of the whole once.
+
+    A pattern that is solved for step by step has no forward mode.
+    """
+    if not len(x.relevant):
+        return torch.empty_like(x.relevant)
+    further = torch.is_grad_enabled()  # the caller differentiates what comes out
+    with torch.enable_grad():
+        whole = x.total.detach().requires_grad_()
+        weight = torch.zeros_like(whole, requires_grad=True)
+        (gradient,) = torch.autograd.grad(function(whole), whole, weight, create_graph=True)
+        (change,) = torch.autograd.grad(
+            gradient, weight, x.relevant[:, None], create_graph=further, is_grads_batched=True
+        )
+    return change[:, 0]
