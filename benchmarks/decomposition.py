@@ -1,10 +1,11 @@
 """What a source costs: decomposition by every rule, and exact patching of the same heads the plain way.
 
 The unit is one plain forward of Hugging Face's own model over the same prompts. Every rule, and plain patching, carry
-the same heads, one of each layer, so that the time for one is a mean over layers; a last row carries all 270 heads at
-once. Plain patching puts the corrupted run's head into Hugging Face's model by a hook: one run a head, and with as many
-heads side by side on the batch axis as the decomposition carries. Peak memory is counted tensor by tensor, not weighed:
-the parts of a batch of sources against a plain forward of as many prompts as there are sources times prompts.
+the same heads, one of every third layer, so that the time for one is a mean over layers; a last row carries all 270
+heads at once. Plain patching puts the corrupted run's head into Hugging Face's model by a hook: one run a head, and
+with as many heads side by side on the batch axis as the decomposition carries. Peak memory is counted tensor by
+tensor, not weighed: the parts of a batch of sources against a plain forward of as many prompts as there are sources
+times prompts.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def main() -> None:
     task = tasks.load("ioi", model, n=16, template=TEMPLATE)
     model(task.clean)  # the weights are mapped from the file: have them in memory before weighing what comes on top
     every = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
-    some = [(layer, layer % model.cfg.n_heads) for layer in range(model.cfg.n_layers)]
+    some = [(layer, layer % model.cfg.n_heads) for layer in range(1, model.cfg.n_layers, 3)]  # on average half way up
     names, all_names = ([f"a{layer}.h{head}" for layer, head in heads] for heads in (some, every))
     fits = sources_that_fit(Prompts.run(model, task.clean, None), BUDGET)
     grown = round(peak_growth(lambda: task_contributions(model, task, names[:fits])))

@@ -3,9 +3,10 @@
 A row a method: CMD and CPR, faithfulness by size, and the edges that pruning leaves. ``--edges 200`` adds how well its
 scores agree with patching: half of the edges are drawn from the best 1 % of any method, half from all. ``--path`` adds
 what the metric is along the embeddings that EAP-IG and EAP-GP take gradients at, ``--tail`` whether what many small
-edges do adds up: the loss from cutting all but the best, or every second of those, beside the sum of their scores.
-``workbench bench`` makes the plain
-table; this one also takes variants of a method, written with options and words of its own:
+edges do adds up: the loss from cutting all but the best, or half of those, beside the sum of their scores.
+
+``workbench bench`` makes the plain table; this one also takes variants of a method, written with options and words of
+its own:
 
     hisp:ablation=resample            an option
     relp:metric=logit-diff            scored by another metric than the task's, judged by the task's

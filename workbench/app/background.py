@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -38,12 +39,17 @@ class Work(Generic[T]):
         self._thread.start()
 
     def _run(self, do: Callable[[ProgressFn], T]) -> None:
+        # Streamlit collects garbage after every run of a script, and every look of a waiting page is one. With torch
+        # loaded a collection holds the interpreter for a good part of a second, and the work would stand still.
+        gc.freeze()
         try:
             self.result = do(self._report)
         except Stopped:
             pass
         except Exception as error:  # shown by the page that waits
             self.error = error
+        finally:
+            gc.unfreeze()
 
     def _report(self, progress: Progress) -> bool:
         self.progress = progress
@@ -92,7 +98,7 @@ def wait_for(work: Work[T], what: str) -> bool:
     return work.done
 
 
-@st.fragment(run_every=0.5)
+@st.fragment(run_every=1.0)
 def _watch(work: Work[T]) -> None:
     work.look()
     if work.done:

@@ -167,4 +167,3 @@ def _batches(model: Transformer, data: Sequence[str] | Sequence[Tensor], size: i
     if len(texts) != len(data):
         raise ValueError("Data are texts or batches of tokens, not both at once.")
     return [model.to_inputs(texts[start : start + size]) for start in range(0, len(texts), size)]
-

@@ -109,7 +109,9 @@ def dispersion(
     if given.ids is None:
         raise ValueError(f"{model.name} reads images, whose context does not grow.")
     if given.real is not None:
-        raise ValueError("Texts of unlike length cannot be followed together; give one text, or as many tokens of each.")
+        raise ValueError(
+            "Texts of unlike length cannot be followed together; give one text, or as many tokens of each."
+        )
     if model.cfg.attention not in ("softmax", ADAPTIVE):
         raise ValueError(f"The bounds are softmax's; {model.name} has '{model.cfg.attention}' attention.")
     chosen = _lengths(given.n, lengths)

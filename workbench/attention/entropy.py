@@ -171,9 +171,7 @@ def entropy_bound(model: Transformer, tokens: Tensor | Text, found: Statistics) 
     def keep(layer: int, x: Tensor) -> None:
         read[layer] = positions[layer].beside(x)
 
-    taps = {
-        f"blocks.{layer}.{after}": (lambda x, layer=layer: keep(layer, x)) for layer in range(model.cfg.n_layers)
-    }
+    taps = {f"blocks.{layer}.{after}": (lambda x, layer=layer: keep(layer, x)) for layer in range(model.cfg.n_layers)}
     watch(model, given, see, taps)
     length = torch.stack(lengths).cpu()
     floor = floor_of(length[..., None].expand_as(rows), found.visible[:, None].expand_as(rows))

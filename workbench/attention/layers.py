@@ -152,8 +152,10 @@ def watch(
     require_rows_of_one(model)
     own: dict[str, Tap] = {}
     for layer in range(model.cfg.n_layers):
-        own |= _softmax_taps(model, layer, given, see) if model.blocks[layer].attn.is_softmax else _open_taps(
-            model, layer, given, see
+        own |= (
+            _softmax_taps(model, layer, given, see)
+            if model.blocks[layer].attn.is_softmax
+            else _open_taps(model, layer, given, see)
         )
     mask = None if given.real is None else given.real.long()
     more: dict[str, Any] = {} if given.token_types is None else {"token_types": given.token_types}

@@ -135,9 +135,7 @@ def idle_rows(found: Statistics, concentrated: float = 0.5, short: float = 0.5) 
     return (idle & counts).double().sum((2, 3)) / counts.double().sum((2, 3)).clamp(min=1)
 
 
-def idle_heads(
-    found: Statistics, concentrated: float = 0.5, short: float = 0.5, share: float = 0.5
-) -> list[IdleHead]:
+def idle_heads(found: Statistics, concentrated: float = 0.5, short: float = 0.5, share: float = 0.5) -> list[IdleHead]:
     """No-op heads: those of which ``share`` of the rows or more are idle, the idlest first.
 
     Args:

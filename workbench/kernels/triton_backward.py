@@ -23,6 +23,7 @@ from workbench.kernels.triton_tiles import (
     key_tiles,
     load_rows,
     query_tiles,
+    readable,
     shape_of,
     store_rows,
     tile_scores,
@@ -41,21 +42,20 @@ def gradients(
 
     Args:
         dz: [batch, head, query, d_value].
-        problem: what was asked, with keys and values in the caller's type.
+        problem: what was asked, made ready.
         rows: three of [batch, head, query], float32.
         rule: "entmax" (followed by "-2" or "-1.5" where every alpha is that), "softpick" or "sigmoid".
         live: [batch * head, query tile, key tile], 0 for tiles that may be left out.
         alphas: [head], for entmax.
     """
-    q, k, v = problem.q.contiguous(), problem.k.contiguous(), problem.v
+    q, k, v, dz = problem.q, problem.k, problem.v, readable(dz)
     assert v is not None
-    v, dz = v.contiguous(), dz.contiguous()
     dq, dk, dv = (torch.zeros(x.shape, dtype=torch.float32, device=q.device) for x in (q, k, v))
     a, b, mean = (x.contiguous() for x in rows)
     shared: dict[str, Any] = {
         **shape_of(problem),
         "live": a if live is None else live,
-        "alphas": a if alphas is None else alphas,
+        "alphas": a if alphas is None else alphas.detach().contiguous(),
         "SPARSE": live is not None,
         "RULE": rule,
         "num_warps": 4,

@@ -7,7 +7,6 @@ have weight, and sweeps, output and backward pass over those that cannot (AdaSpl
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +23,8 @@ from workbench.kernels.triton_tiles import (
     expm1,
     key_tiles,
     load_rows,
+    readable,
+    ready,
     shape_of,
     store_rows,
     tile_scores,
@@ -38,11 +39,11 @@ class TritonEntmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, alphas: Tensor, problem: Problem) -> Tensor:
         """Head outputs."""
-        problem = replace(problem, q=q.contiguous(), k=k.contiguous(), v=v.contiguous())
+        problem = ready(problem, q, k, v)
         output, top, beta, live = forward(problem, alphas)
         ctx.save_for_backward(alphas, top, beta, live)
         ctx.problem = problem
-        return output
+        return output.to(q.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -53,7 +54,7 @@ class TritonEntmax(torch.autograd.Function):
         kind = _kind(alphas)
         rule = "entmax" if kind == "any" else f"entmax-{kind}"
         found = gradients(dz, problem, (top, beta, mean), rule, live, alphas)
-        dq, dk, dv = (x.to(problem.q.dtype) for x in found)
+        dq, dk, dv = (x.to(dz.dtype) for x in found)
         return dq, dk, dv, at_alpha.sum((0, 2)).to(alphas.dtype) if ctx.needs_input_grad[3] else None, None
 
 
@@ -86,7 +87,7 @@ def row_means(
     mean, at_alpha = torch.zeros_like(top), torch.zeros_like(top)
     if q.numel() and k.numel():
         entmax_means[live.shape[1], live.shape[0]](
-            q, k, v, dz.contiguous(), top, beta, live, alphas.detach().contiguous(), mean, at_alpha,
+            q, k, v, readable(dz), top, beta, live, alphas.detach().contiguous(), mean, at_alpha,
             **shape_of(problem), KIND=_kind(alphas), LEARNS=learns, num_warps=4,
         )  # fmt: skip
     return mean, at_alpha

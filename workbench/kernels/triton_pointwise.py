@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from workbench.kernels.triton_tiles import (
     expm1,
     key_tiles,
     load_rows,
+    ready,
     shape_of,
     store_rows,
     tile_scores,
@@ -30,12 +30,12 @@ class TritonSoftpick(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, eps: float, problem: Problem) -> Tensor:
         """Head outputs."""
-        problem = replace(problem, q=q.contiguous(), k=k.contiguous(), v=v.contiguous())
+        problem = ready(problem, q, k, v)
         rows = torch.zeros(q.shape[:3], dtype=torch.float32, device=q.device)
         output, m, total = _forward(problem, rows, eps, "softpick")
         ctx.save_for_backward(output, m, total)
         ctx.problem = problem
-        return output
+        return output.to(q.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -53,12 +53,12 @@ class TritonSigmoid(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, biases: Tensor, problem: Problem) -> Tensor:
         """Head outputs."""
-        problem = replace(problem, q=q.contiguous(), k=k.contiguous(), v=v.contiguous())
+        problem = ready(problem, q, k, v)
         rows = biases[:, None].expand(q.shape[:3]).contiguous()
         output, _, _ = _forward(problem, rows, 0.0, "sigmoid")
         ctx.save_for_backward(rows)
         ctx.problem = problem
-        return output
+        return output.to(q.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

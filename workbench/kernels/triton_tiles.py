@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from workbench.kernels.statistics.problem import Problem
 
 # Queries and keys of a tile.
 ROWS, COLUMNS = 64, 64
+
+
+def ready(problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> Problem:
+    """The problem with queries, keys and values as the kernels read them, in the caller's type."""
+    return replace(problem, q=readable(q), k=readable(k), v=readable(v))
+
+
+def readable(x: Tensor) -> Tensor:
+    """Without gaps; on the CPU bfloat16 becomes float32, since Triton's interpreter would multiply its bits."""
+    return (x.float() if x.dtype == torch.bfloat16 and not x.is_cuda else x).detach().contiguous()
 
 
 def shape_of(problem: Problem) -> dict[str, Any]:
@@ -20,7 +33,7 @@ def shape_of(problem: Problem) -> dict[str, Any]:
     groups, shared = problem.groups
     mask = sight.key_mask
     return {
-        "mask": q if mask is None else mask.to(q.device).view(dtype=_byte()).contiguous(),
+        "mask": q if mask is None else mask.to(torch.uint8).contiguous(),
         "n_queries": sight.queries,
         "n_keys": sight.keys,
         "scale": problem.scale,
@@ -36,12 +49,6 @@ def shape_of(problem: Problem) -> dict[str, Any]:
         "M": ROWS,
         "N": COLUMNS,
     }
-
-
-def _byte() -> Any:
-    import torch
-
-    return torch.uint8
 
 
 @triton.jit

@@ -91,11 +91,7 @@ def test_a_place_is_a_target(model: Transformer) -> None:
 
 
 def test_words_against_a_tasks_metric_are_what_the_metric_loses(model: Transformer) -> None:
-    task = (
-        tasks.ioi(model, n=1, seed=0)
-        if callable(getattr(tasks, "ioi", None))
-        else tasks.make("ioi", model, n=1, seed=0)
-    )
+    task = tasks.load("ioi", model, n=1)
     tokens = task.clean
     places = [[f"input@{i}"] for i in range(tokens.shape[1])]
     groups = phrases.Groups(model, tokens, places, Metric(task), rule="exact")
