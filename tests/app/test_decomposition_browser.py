@@ -67,4 +67,4 @@ def test_patches_can_be_chosen_too(page: Any, server: str, tmp_path: Path) -> No
     page.goto(f"{server}/decomposition?{urlencode({'look-at': vision, 'sample': 3})}")
     page.locator(".wb-cell[data-id=s7]").click()
     page.locator(".wb-chosen[data-id=s7]").wait_for()
-    page.get_by_role("button", name="patch (1, 2)").wait_for()
+    page.locator("[class*=st-key-chosen-input]", has_text="patch (1, 2)").wait_for()

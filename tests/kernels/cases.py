@@ -46,7 +46,9 @@ def cases(draw: st.DrawFn) -> Case:
     if draw(st.booleans()):
         options["scale"] = draw(st.sampled_from([0.5, 0.125]))
     if draw(st.booleans()):
-        options["sinks"] = draw(st.sampled_from([(), (0, 3), (50,), torch.rand(batch, keys, generator=generator) < 0.3]))
+        options["sinks"] = draw(
+            st.sampled_from([(), (0, 3), (50,), torch.rand(batch, keys, generator=generator) < 0.3])
+        )
     if draw(st.booleans()):
         options["tile"] = (draw(st.integers(1, 16)), draw(st.integers(1, 16)))
     return q, k, v, options

@@ -1,9 +1,9 @@
 """Dispersion: how attention thins out as the context grows, and what adaptive temperature does about it.
 
 Velickovic et al. 2024 ("Softmax is not enough (for sharp out-of-distribution)", arXiv 2410.01104), lemma 2.1: logits
-that lie within delta of each other give every one of n keys a weight between ``exp(-delta) / n`` and ``exp(delta) / n``.
-So the largest weight is at most ``exp(delta) / n`` and the entropy at least ``log n - delta``: with bounded logits no
-head stays sharp for ever.
+that lie within delta of each other give each of n keys a weight between ``exp(-delta) / n`` and ``exp(delta) / n``. So
+the largest weight is at most ``exp(delta) / n`` and the entropy at least ``log n - delta``: with bounded logits no head
+stays sharp for ever.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Dispersion:
     rows: tuple[int, ...]
 
     def slope(self) -> Float[Tensor, "layer head"]:
-        """Nats of entropy for each e-fold of length, by least squares: 1 for a head that stays uniform, 0 for a sharp one.
+        """Nats of entropy for each e-fold of length, by least squares: 1 where a head stays uniform, 0 where sharp.
 
         Raises:
             ValueError: there is one length only.
@@ -109,9 +109,7 @@ def dispersion(
     if given.ids is None:
         raise ValueError(f"{model.name} reads images, whose context does not grow.")
     if given.real is not None:
-        raise ValueError(
-            "Texts of unlike length cannot be followed together; give one text, or as many tokens of each."
-        )
+        raise ValueError("Texts of unlike length cannot be followed together; give one text, or equal lengths of each.")
     if model.cfg.attention not in ("softmax", ADAPTIVE):
         raise ValueError(f"The bounds are softmax's; {model.name} has '{model.cfg.attention}' attention.")
     chosen = _lengths(given.n, lengths)

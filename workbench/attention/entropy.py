@@ -106,8 +106,8 @@ class EntropyBound:
         rows: that bound, [layer, head, batch, position]; NaN where a row sees one key or none.
         by_weights: mean lower bound from the weights and the length of what attention reads, [layer, head].
         length: the s of that bound, [layer, head, batch].
-        theorem: for each layer, True where s is the theorem's own, False where positions or norms of queries and keys
-            ask for the wider one of :func:`entropy_bound`.
+        theorem: True where s is the theorem's own, False where positions or norms of queries and keys ask for a wider
+            one of :func:`entropy_bound`.
     """
 
     entropy: ByHead
@@ -115,7 +115,7 @@ class EntropyBound:
     rows: ByRow
     by_weights: ByHead
     length: Float[Tensor, "layer head batch"]
-    theorem: tuple[bool, ...]
+    theorem: bool
 
 
 def row_bound(found: Statistics) -> ByRow:
@@ -133,6 +133,7 @@ def row_bound(found: Statistics) -> ByRow:
     return floor.masked_fill(visible < 2, torch.nan)
 
 
+@torch.no_grad()
 def entropy_bound(model: Transformer, tokens: Tensor | Text, found: Statistics) -> EntropyBound:
     """Zhai et al.'s lower bound from weights, and row by row, beside the measured entropy.
 
@@ -184,7 +185,7 @@ def entropy_bound(model: Transformer, tokens: Tensor | Text, found: Statistics) 
         rows,
         floor.flatten(2).nanmean(-1),
         length,
-        (own,) * model.cfg.n_layers,
+        own,
     )
 
 
@@ -204,9 +205,9 @@ def _longest(attn: Attention, x: Float[Tensor, "batch pos d_model"], given: Give
         x = torch.cat([x, ones], -1)
     w_q, w_k = _with_bias(attn, attn.q), _with_bias(attn, attn.k)
     if cfg.positions != "rotary":
-        wide = torch.linalg.matrix_norm(x, 2).square()
+        wide: Tensor = torch.linalg.matrix_norm(x, 2).square()
         return cfg.attn_scale * _norm_of_product(w_q, w_k)[:, None] * wide
-    norms = torch.linalg.matrix_norm(w_q, 2) * torch.linalg.matrix_norm(w_k, 2)
+    norms: Tensor = torch.linalg.matrix_norm(w_q, 2) * torch.linalg.matrix_norm(w_k, 2)
     wide = x.norm(dim=-1).amax(-1) * torch.linalg.matrix_norm(x)
     return cfg.attn_scale * max(1.0, cfg.rotary_scale) ** 2 * norms[:, None] * wide
 
@@ -215,7 +216,8 @@ def _norm_of_product(w_q: Tensor, w_k: Tensor) -> Float[Tensor, " head"]:
     """``||W_Q^T W_K||_2`` from matrices of the size of a head."""
     # W^T = Q R with orthonormal Q, so that W_Q^T W_K = Q_q (R_q R_k^T) Q_k^T.
     q, k = torch.linalg.qr(w_q.mT, mode="r").R, torch.linalg.qr(w_k.mT, mode="r").R
-    return torch.linalg.matrix_norm(q @ k.mT, 2)
+    norm: Float[Tensor, " head"] = torch.linalg.matrix_norm(q @ k.mT, 2)
+    return norm
 
 
 def _with_bias(attn: Attention, linear: nn.Linear) -> Float[Tensor, "head d_head d_in"]:
@@ -227,4 +229,4 @@ def _longest_normed(norm: Norm) -> float:
     """Longest vector that a norm gives: ``sqrt(d) max |weight|``, and its bias."""
     assert norm.weight is not None
     longest = float(norm.weight.double().abs().max()) * len(norm.weight) ** 0.5
-    return longest if norm.bias is None else longest + float(norm.bias.double().norm())
+    return longest if norm.bias is None else longest + float(torch.linalg.vector_norm(norm.bias.double()))

@@ -1,4 +1,4 @@
-"""Queries, keys and values of one layer after the other while a model runs; no pattern, and never two layers at once."""
+"""Queries, keys and values of one layer after the other while a model runs: no pattern, never two layers at once."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Outliers of activations, weights and attention: how heavy tails are, where they lie, what removing them does.
 
-Kurtosis ``E (x - mean)^4 / sd^4`` (3 for a normal distribution) and infinity norm ``max |x|`` are what Bondarenko et al.
-2023 ("Quantizable transformers", arXiv 2306.12929, section 3) measure outliers with; one is a number more than six
-standard deviations from the mean, as in Bondarenko et al. 2021 (arXiv 2109.12948). A few dimensions and positions have
-nearly all of them, the same ones through the layers (Sun et al. 2024, "Massive activations", arXiv 2402.17762).
+Kurtosis ``E (x - mean)^4 / sd^4`` (3 for a normal distribution) and infinity norm ``max |x|`` are what Bondarenko et
+al. 2023 ("Quantizable transformers", arXiv 2306.12929) measure outliers with; one is a number more than six standard
+deviations from the mean, as in Bondarenko et al. 2021 (arXiv 2109.12948). A few dimensions and positions have nearly
+all of them, the same ones through the layers (Sun et al. 2024, "Massive activations", arXiv 2402.17762).
 """
 
 from __future__ import annotations

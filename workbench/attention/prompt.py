@@ -189,7 +189,7 @@ def _value_norm(layer: LayerAttention, real: Tensor) -> Tensor:
     if layer.v is None:
         return layer.q.new_full((layer.q.shape[1], len(layer.q)), torch.nan)
     length = layer.v.to(torch.promote_types(layer.v.dtype, torch.float32)).norm(dim=-1)
-    mean = (length * real[:, None]).sum(-1) / real.sum(-1)[:, None]
+    mean: Tensor = (length * real[:, None]).sum(-1) / real.sum(-1)[:, None]
     return mean.repeat_interleave(layer.q.shape[1] // mean.shape[1], 1).T
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import t as student
 from torch import Tensor
 
 
@@ -29,6 +28,8 @@ class Mean:
     @property
     def half_width(self) -> Tensor:
         """Half the confidence interval of the mean, ``t spread / sqrt(n)`` (Student 1908); NaN below two."""
+        from scipy.stats import t as student  # type: ignore[import-untyped]
+
         times = student.ppf((1 + self.level) / 2, (self.n - 1).clamp(min=1).numpy())
         return torch.as_tensor(times) * self.spread / self.n.clamp(min=1).sqrt()
 
@@ -118,13 +119,13 @@ class RunningByToken:
         flat = values.flatten(2).double()
         # A measure is missing for a row in all heads at once: at padding, or with one visible key.
         there = ~flat.isnan().flatten(0, 1).any(0)
-        new, slot = tokens.flatten()[there].unique(return_inverse=True)
+        new, slot = torch.unique(tokens.flatten()[there], return_inverse=True)
         sums = flat.new_zeros(*flat.shape[:2], len(new)).index_add_(2, slot, flat[:, :, there])
         n = torch.bincount(slot, minlength=len(new))
         if self.sums is None:
             self.ids, self.n, self.sums = new, n, sums
             return
-        both, place = torch.cat([self.ids, new]).unique(return_inverse=True)
+        both, place = torch.unique(torch.cat([self.ids, new]), return_inverse=True)
         self.n = torch.zeros(len(both), dtype=torch.long).index_add_(0, place, torch.cat([self.n, n]))
         joined = torch.cat([self.sums, sums], 2)
         self.sums = flat.new_zeros(*flat.shape[:2], len(both)).index_add_(2, place, joined)

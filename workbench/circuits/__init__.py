@@ -2,6 +2,7 @@
 
 from workbench.circuits import tasks
 from workbench.circuits.agreement import Agreement, agreement
+from workbench.circuits.cdt_search import cdt_search
 from workbench.circuits.completeness import Completeness, completeness
 from workbench.circuits.controls import (
     RandomControl,
@@ -63,6 +64,7 @@ __all__ = [
     "TaskCheck",
     "UntrainedControl",
     "agreement",
+    "cdt_search",
     "completeness",
     "curve_interval",
     "discover",

@@ -262,15 +262,16 @@ def check_ablation(kind: str) -> None:
 def batch_size_for(model: Transformer, task: Task, budget: int) -> int:
     """How many prompts of a task to take at once so that they fit into ``budget`` bytes beside the model; at least 1.
 
-    Batches come out about equal. Counted for each token: every writer's difference (twice where norms change it on its
-    way), the readers' gradients or streams of one layer, and what one forward keeps for its backward;
-    ``benchmarks/edge_attribution.py`` prints the measured peak.
+    Batches come out about equal. Counted for each token is what attribution takes: every writer's difference (twice
+    where norms change it on its way), three gradients or streams of each reader of a layer, and what one forward keeps
+    for its backward. Or what a learned mask takes (:mod:`workbench.circuits.soft_run`), if that is more: twice as many
+    differences and seven for each reader. ``benchmarks/edge_attribution.py`` prints the measured peak.
     """
     cfg, graph, width = model.cfg, graph_of(model), n_positions(model, task.clean)
     kept = cfg.n_layers * (4 * cfg.d_model + 9 * cfg.n_heads * cfg.d_head + 3 * cfg.d_mlp)
     if cfg.attn_softcap is not None or cfg.attention != "softmax":
         kept += cfg.n_layers * 4 * cfg.n_heads * width  # patterns, which the fused kernel never makes
-    writers = len(graph.writers) * (1 if stream.is_sum(model) else 2)
-    floats = cfg.d_model * (writers + 3 * graph.readers_per_layer) + kept
+    writers, readers = len(graph.writers) * (1 if stream.is_sum(model) else 2), graph.readers_per_layer
+    floats = max(cfg.d_model * (writers + 3 * readers) + kept, cfg.d_model * (2 * writers + 7 * readers))
     fit = max(1, budget // (4 * (width * floats + 4 * cfg.n_out)))
     return math.ceil(len(task) / math.ceil(len(task) / fit))

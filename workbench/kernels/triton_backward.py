@@ -16,8 +16,6 @@ from torch import Tensor
 
 from workbench.kernels.statistics.problem import Problem
 from workbench.kernels.triton_tiles import (
-    COLUMNS,
-    ROWS,
     above_zero,
     entmax_powers,
     key_tiles,
@@ -25,6 +23,7 @@ from workbench.kernels.triton_tiles import (
     query_tiles,
     readable,
     shape_of,
+    side_of,
     store_rows,
     tile_scores,
 )
@@ -61,10 +60,11 @@ def gradients(
         "num_warps": 4,
     }
     batch, heads, n, _ = q.shape
+    side = side_of(problem)
     if not q.numel() or not k.numel():
         return dq, dk, dv
-    at_queries[(triton.cdiv(n, ROWS), batch * heads)](q, k, v, dz, a, b, mean, dq, **shared)
-    at_keys[(triton.cdiv(k.shape[2], COLUMNS), batch * k.shape[1])](q, k, v, dz, a, b, mean, dk, dv, **shared)
+    at_queries[(triton.cdiv(n, side), batch * heads)](q, k, v, dz, a, b, mean, dq, **shared)
+    at_keys[(triton.cdiv(k.shape[2], side), batch * k.shape[1])](q, k, v, dz, a, b, mean, dk, dv, **shared)
     return dq, dk, dv
 
 

@@ -17,8 +17,6 @@ from torch import Tensor
 from workbench.kernels.statistics.problem import Problem
 from workbench.kernels.triton_backward import gradients
 from workbench.kernels.triton_tiles import (
-    COLUMNS,
-    ROWS,
     entmax_powers,
     expm1,
     key_tiles,
@@ -26,6 +24,7 @@ from workbench.kernels.triton_tiles import (
     readable,
     ready,
     shape_of,
+    side_of,
     store_rows,
     tile_scores,
 )
@@ -68,8 +67,9 @@ def forward(problem: Problem, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     batch, heads, n, _ = q.shape
     output = q.new_zeros(batch, heads, n, v.shape[-1])
     top, beta = (torch.zeros(batch, heads, n, dtype=torch.float32, device=q.device) for _ in range(2))
-    tiles = triton.cdiv(n, ROWS)
-    live = torch.zeros(batch * heads, tiles, triton.cdiv(k.shape[2], COLUMNS), dtype=torch.int8, device=q.device)
+    side = side_of(problem)
+    tiles = triton.cdiv(n, side)
+    live = torch.zeros(batch * heads, tiles, triton.cdiv(k.shape[2], side), dtype=torch.int8, device=q.device)
     if q.numel() and k.numel():
         entmax_forward[(tiles, batch * heads)](
             q, k, v, output, top, beta, live, alphas.detach().contiguous(),

@@ -12,13 +12,13 @@ from torch import Tensor
 from workbench.kernels.statistics.problem import Problem
 from workbench.kernels.triton_backward import gradients
 from workbench.kernels.triton_tiles import (
-    ROWS,
     above_zero,
     expm1,
     key_tiles,
     load_rows,
     ready,
     shape_of,
+    side_of,
     store_rows,
     tile_scores,
 )
@@ -77,7 +77,7 @@ def _forward(problem: Problem, biases: Tensor, eps: float, rule: str) -> tuple[T
     output = q.new_zeros(batch, heads, n, v.shape[-1])
     m, total = torch.zeros_like(biases), torch.ones_like(biases)
     if q.numel() and k.numel():
-        pointwise_forward[(triton.cdiv(n, ROWS), batch * heads)](
+        pointwise_forward[(triton.cdiv(n, side_of(problem)), batch * heads)](
             q, k, v, output, biases, m, total, eps, **shape_of(problem), RULE=rule, num_warps=4
         )
     return output, m, total

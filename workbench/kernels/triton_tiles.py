@@ -12,8 +12,12 @@ from torch import Tensor
 
 from workbench.kernels.statistics.problem import Problem
 
-# Queries and keys of a tile.
-ROWS, COLUMNS = 64, 64
+
+def side_of(problem: Problem) -> int:
+    """Queries, and keys, of a tile: as many as leave room in shared memory for two tensors of a backward tile."""
+    q, v = problem.q, problem.v
+    assert v is not None
+    return 64 if q.element_size() == 2 and max(q.shape[-1], v.shape[-1]) <= 128 else 32
 
 
 def ready(problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> Problem:
@@ -46,8 +50,8 @@ def shape_of(problem: Problem) -> dict[str, Any]:
         "CAUSAL": sight.causal,
         "WINDOW": 0 if sight.window is None else sight.window,
         "MASKED": mask is not None,
-        "M": ROWS,
-        "N": COLUMNS,
+        "M": side_of(problem),
+        "N": side_of(problem),
     }
 
 
@@ -85,9 +89,7 @@ def tile_scores(
 
 
 @triton.jit
-def key_tiles(
-    row, n_queries, n_keys, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, M: tl.constexpr, N: tl.constexpr
-):
+def key_tiles(row, n_queries, n_keys, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
     """First tile of keys that queries ``row`` to ``row + M - 1`` see anything of, and one past the last."""
     first = row + n_keys - n_queries
     low, high = 0, n_keys

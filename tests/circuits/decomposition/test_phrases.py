@@ -296,7 +296,9 @@ def test_shap_gives_shapley_values(pair) -> None:
         gains = [kept[tuple(sorted((*some, i)))] - kept[some] for some in others]
         weights = [math.factorial(len(s)) * math.factorial(N - 1 - len(s)) / math.factorial(N) for s in others]
         wanted.append(sum(w * g for w, g in zip(weights, gains, strict=True)))
-    assert comparison.shapley_values(asked(model, tokens, baseline="mean")) == pytest.approx(wanted, abs=1e-3)
+    found = comparison.shapley_values(asked(model, tokens, baseline="mean"), rounds=100)
+    assert found == pytest.approx(wanted, abs=0.1 * max(map(abs, wanted)))
+    assert sum(found) == pytest.approx(kept[tuple(range(N))] - kept[()], abs=1e-3)
 
 
 def test_shap_of_many_words_adds_up_and_can_be_stopped() -> None:
@@ -304,7 +306,7 @@ def test_shap_of_many_words_adds_up_and_can_be_stopped() -> None:
     groups: Any = Made(12, lambda group: float(sum(group) + (3 in group and 4 in group)))
     found = comparison.shapley_values(groups, rounds=4)
     assert sum(found) == pytest.approx(groups.whole)
-    assert found[3:5] == pytest.approx([3.5, 4.5], abs=0.51)
+    assert found[3:5] == pytest.approx([3.5, 4.5])  # exact: no three words interact
     assert found[7] == pytest.approx(7)
     with pytest.raises(Stopped):
         comparison.shapley_values(groups, progress=lambda at: at.done < 5)

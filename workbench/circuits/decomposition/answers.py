@@ -44,7 +44,8 @@ def answer(model: Transformer, tensor: Tensor, said: str = "", other: str = "") 
     if said == "similarity" or (not said and gives_vectors(model)):
         return _similarity(model, other), ""
     if other:
-        raise ValueError(f"A second text is compared by similarity; leave the target '{said}' or the text out.")
+        remedy = f"leave the target '{said}' out" if said else "leave it out, or choose an encoder such as minilm-l6"
+        raise ValueError(f"A second text is compared by similarity; {remedy}.")
     match = _WRITTEN.fullmatch(said)
     if said and match is None:
         if ":" in said or " " in said:

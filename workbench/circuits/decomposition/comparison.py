@@ -88,9 +88,10 @@ def shapley_values(
     groups: Groups, *, rounds: int = 10, seed: int = 0, progress: ProgressFn | None = None
 ) -> list[float]:
     """SHAP: each source's mean effect over orders in which sources are put back (Lundberg and Lee 2017,
-    arXiv 1705.07874), by shap's permutation explainer; over all subsets for up to 8 sources.
+    arXiv 1705.07874), by shap's permutation explainer.
 
-    The model without a set of sources is one more run. The values add up to what all sources together give.
+    Each order is run forwards and backwards, which is exact where no three sources interact. The values add up to what
+    all sources together give.
 
     Args:
         groups: the sources, with the rule ``exact``.
@@ -117,11 +118,8 @@ def shapley_values(
         return groups.whole - np.array(gone)
 
     nothing = np.zeros((1, n))
-    if n <= _FEW:
-        explained = shap.explainers.Exact(value, nothing)(np.ones((1, n)), max_evals=2**n, silent=True)
-    else:
-        explainer = shap.explainers.Permutation(value, nothing, seed=seed)
-        explained = explainer(np.ones((1, n)), max_evals=(2 * n + 1) * rounds, silent=True)
+    explainer = shap.explainers.Permutation(value, nothing, seed=seed)
+    explained = explainer(np.ones((1, n)), max_evals=shap_runs(n, rounds), silent=True)
     return [float(x) for x in explained.values[0]]
 
 
@@ -163,13 +161,9 @@ def integrated_gradients(groups: Groups, *, steps: int = 50, batch: int = 8) -> 
     return [float(found[where].sum()) for where in chosen]
 
 
-_FEW = 8
-"""Sources for which all subsets are run."""
-
-
 def shap_runs(n: int, rounds: int = 10) -> int:
     """How many runs :func:`shapley_values` takes at most."""
-    return 2**n if n <= _FEW else (2 * n + 1) * rounds
+    return (2 * n + 1) * rounds
 
 
 def needed(module: str) -> Any:

@@ -115,7 +115,9 @@ def _mask(
         if lengths.shape != (batch,):
             raise ValueError(f"lengths is {_shape(lengths)}; it must have one number for each of {batch} batch rows.")
         if lengths.numel() and (int(lengths.min()) < 0 or int(lengths.max()) > keys):
-            raise ValueError(f"lengths go from {int(lengths.min())} to {int(lengths.max())}, but there are {keys} keys.")
+            raise ValueError(
+                f"lengths go from {int(lengths.min())} to {int(lengths.max())}, but there are {keys} keys."
+            )
         within = torch.arange(keys, device=device) < lengths.to(device)[:, None]
         key_mask = within if key_mask is None else key_mask & within
     return None if key_mask is None or bool(key_mask.all()) else key_mask
