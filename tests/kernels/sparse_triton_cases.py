@@ -42,4 +42,4 @@ compare(softpick_attention, reference.softpick, 1e-5, window=20)
 compare(softpick_attention, reference.softpick, 5e-3, kind=torch.float16)
 compare(sigmoid_attention, reference.sigmoid, 1e-5, causal=False, window=20, key_mask=mask)
 compare(sigmoid_attention, reference.sigmoid, 1e-5, n=1, m=33, d_value=20)
-print("equal")
+print("equal")  # noqa: T201

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.kernels import sparse_reference as reference
 from workbench.kernels import entmax_attention, sigmoid_attention, softpick_attention, sparsemax_attention, strips
-from workbench.kernels.entmax import Entmax
+from workbench.kernels.entmax import Entmax, solve
 from workbench.models import mechanisms
 
 ALPHAS = [1.05, 1.25, 1.5, 1.75, 2.0]
@@ -112,11 +112,11 @@ def test_gradients_in_tiles_are_those_of_autograd_through_the_materialised_patte
 
 def test_derivatives_pass_gradcheck_in_every_input():
     torch.manual_seed(0)
-    inputs = [torch.randn(1, h, 7, 4, dtype=torch.float64, requires_grad=True) for h in (4, 2, 2)]
+    inputs = [torch.randn(1, h, 5, 3, dtype=torch.float64, requires_grad=True) for h in (4, 2, 2)]
     alpha = torch.tensor([1.1, 1.5, 1.7, 1.9], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda q, k, v, a: entmax_attention(q, k, v, alpha=a), (*inputs, alpha))
     for tiled in (sparsemax_attention, softpick_attention, sigmoid_attention):
-        assert torch.autograd.gradcheck(lambda q, k, v, tiled=tiled: tiled(q, k, v, window=5), tuple(inputs))
+        assert torch.autograd.gradcheck(lambda q, k, v, tiled=tiled: tiled(q, k, v, window=4), tuple(inputs))
 
 
 @pytest.mark.parametrize("key", ["sparsemax", "entmax15", "softpick", "sigmoid"])
@@ -146,15 +146,28 @@ def test_half_precision_is_summed_in_float32(kind, tiled):
     assert torch.equal(out, tiled(*(x.float() for x in inputs)).to(kind))
 
 
-def test_entmax_rows_sum_to_one_on_long_flat_rows_and_softpick_rows_to_at_most_one():
-    q, k, _ = tensors(0, 1, 1, 2, 6, 20_000)
-    ones = torch.ones(1, 1, 20_000, 1)
-    for alpha in ALPHAS:
-        for size in (0.0, 1e-4, 1.0, 1e3):
-            assert (entmax_attention(q * size, k, ones, alpha=alpha) - 1).abs().max() < 2e-6
-    assert softpick_attention(q, k, ones).max() <= 1
-    flat = sigmoid_attention(q * 0, k, ones, bias=-math.log(20_000))
-    assert torch.allclose(flat[..., -1, 0], torch.tensor(20_000 / 20_001))
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("size", [0.0, 1e-4, 1.0, 1e3])
+def test_weights_of_long_rows_sum_to_one_and_keep_their_digits(alpha, size):
+    torch.manual_seed(0)
+    s = torch.randn(4, 20_000) * size
+    found = solve(s, alpha)
+    p = torch.zeros(s.shape, dtype=torch.float64)
+    p[:, slice(None) if found.kept is None else found.kept] = found.p.double()
+    # of the sum in float64: a float32 product with values of 1 loses more than the weights do
+    assert (p.sum(-1) - 1).abs().max() < 2e-6
+    exact = torch.stack([reference.bisected(row.double(), torch.tensor(alpha).double()) for row in s])
+    assert error(p, exact) < 1e-5
+
+
+def test_softpick_rows_sum_to_at_most_one_and_sigmoid_rows_to_anything():
+    q, k, _ = tensors(0, 1, 1, 2, 6, 500)
+    ones = torch.ones(1, 1, 500, 1)
+    for size in (0.0, 0.1, 1.0, 1e4):
+        assert softpick_attention(q * size, k, ones).max() <= 1 + 1e-6
+    assert not softpick_attention(q * 0, k, ones).any()
+    flat = sigmoid_attention(q * 0, k, ones, bias=2.0, causal=False)
+    assert torch.allclose(flat, torch.tensor(500 / (1 + math.exp(-2.0))))
 
 
 def test_a_row_with_one_key_copies_its_value_and_an_empty_row_is_zero_with_zero_gradients():
@@ -180,6 +193,9 @@ def test_lengths_are_padding_at_the_end():
         )
 
 
+scored = strips._scores
+
+
 class Largest(TorchDispatchMode):
     """Most numbers in any tensor that an operation makes."""
 
@@ -202,7 +218,7 @@ def test_no_tensor_grows_with_the_square_of_the_text(tiled):
     with Largest() as largest:
         tiled(q, k, v).sum().backward()
     assert largest.numbers <= strips.ELEMENTS
-    assert strips.ELEMENTS < 2 * n * n / 32
+    assert 2 * n * n > 32 * strips.ELEMENTS
 
 
 def test_tiles_without_weight_are_known_and_left_out_of_the_backward():
@@ -225,9 +241,6 @@ def test_tiles_without_weight_are_known_and_left_out_of_the_backward():
     with patch.object(strips, "_scores", side_effect=lambda p, near, *a: seen.append(len(near)) or scored(p, near, *a)):
         strips.backward(torch.randn_like(kept.output), problem, kept.state, kept.live, Entmax((1.5,) * 4))
     assert set(seen) == {n // 2}
-
-
-scored = strips._scores
 
 
 @pytest.mark.parametrize(

@@ -28,14 +28,14 @@ ADAPTIVE = "adaptive-temperature"
 def entropy_floor(found: Statistics) -> ByRow:
     """``max(0, log n - (max s - min s))`` for every row, in nats; NaN where a row sees nothing."""
     seen = found.visible[:, None]
-    floor = seen.clamp(min=1).log() - found.row("logit_range")
+    floor = seen.clamp(min=1).double().log() - found.row("logit_range")
     return floor.clamp(min=0).masked_fill(seen == 0, torch.nan)
 
 
 def largest_ceiling(found: Statistics) -> ByRow:
     """``min(1, exp(max s - min s) / n)`` for every row; NaN where a row sees nothing."""
     seen = found.visible[:, None]
-    ceiling = (found.row("logit_range") - seen.clamp(min=1).log()).exp()
+    ceiling = (found.row("logit_range") - seen.clamp(min=1).double().log()).exp()
     return ceiling.clamp(max=1).masked_fill(seen == 0, torch.nan)
 
 

@@ -129,12 +129,18 @@ def row_bound(found: Statistics) -> ByRow:
     if found.notes:
         raise ValueError(f"The bound is one of softmax. {found.notes[0]}")
     visible = found.visible[:, None]
-    floor = floor_of(found.row("logit_spread") * visible.sqrt(), visible)
+    floor = floor_of(found.row("logit_spread") * visible.double().sqrt(), visible)
     return floor.masked_fill(visible < 2, torch.nan)
 
 
 @torch.no_grad()
-def entropy_bound(model: Transformer, tokens: Tensor | Text, found: Statistics) -> EntropyBound:
+def entropy_bound(
+    model: Transformer,
+    tokens: Tensor | Text,
+    found: Statistics,
+    *,
+    attention_mask: Int[Tensor, "batch pos"] | None = None,
+) -> EntropyBound:
     """Zhai et al.'s lower bound from weights, and row by row, beside the measured entropy.
 
     With X the normalised residual stream that attention reads (a column of ones beside it where there are biases) and
@@ -149,14 +155,14 @@ def entropy_bound(model: Transformer, tokens: Tensor | Text, found: Statistics) 
 
     Args:
         model: the model.
-        tokens: what ``found`` was made from, without a mask of one's own.
+        tokens, attention_mask: what ``found`` was made from.
         found: its statistics.
 
     Raises:
         ValueError: attention that is no softmax; or other tokens.
     """
     rows = row_bound(found)
-    given = taken(model, tokens)
+    given = taken(model, tokens, attention_mask)
     if (len(given.tokens), given.n) != tuple(found.real.shape) or found.model != model.name:
         raise ValueError("These statistics are of another model or of other tokens.")
     read: dict[int, Tensor] = {}

@@ -59,20 +59,25 @@ class ActivationOutliers:
 
 @torch.no_grad()
 def activation_outliers(
-    model: Transformer, tokens: Tensor | Text, *, far: float = FAR, share: float = 0.5
+    model: Transformer,
+    tokens: Tensor | Text,
+    *,
+    attention_mask: Int[Tensor, "batch pos"] | None = None,
+    far: float = FAR,
+    share: float = 0.5,
 ) -> ActivationOutliers:
     """Outliers of the residual stream after every layer, in one forward.
 
     Args:
         model: any model.
-        tokens: text, tokens or images, as in :func:`workbench.attention.statistics`.
+        tokens, attention_mask: as in :func:`workbench.attention.statistics`.
         far: standard deviations from the mean beyond which a number is one.
         share: of the layers, in which a dimension or position must have one to be shared.
 
     Raises:
         ValueError: as for :func:`workbench.attention.statistics`.
     """
-    given = taken(model, tokens)
+    given = taken(model, tokens, attention_mask)
     taps: dict[str, Tap] = {}
     records: list[tuple[Tensor, Tensor, tuple[int, int, int], Tensor, Tensor]] = []
 
@@ -208,6 +213,7 @@ def removal(
     tokens: Tensor | Text,
     dimensions: Sequence[int],
     *,
+    attention_mask: Int[Tensor, "batch pos"] | None = None,
     loss: Callable[[Tensor], Tensor | float] | None = None,
     draws: int = 3,
     seed: int = 0,
@@ -217,7 +223,7 @@ def removal(
 
     Args:
         model: any model with a head.
-        tokens: as in :func:`workbench.attention.statistics`.
+        tokens, attention_mask: as in :func:`workbench.attention.statistics`.
         dimensions: of the residual stream, such as :attr:`ActivationOutliers.dimensions`.
         loss: logits -> loss; by default the mean negative log-probability of the next token, in nats.
         draws: how many random sets of as many other dimensions to compare with.
@@ -233,7 +239,7 @@ def removal(
         raise ValueError(f"Give dimensions of the residual stream from 0 to {cfg.d_model - 1}; got {chosen}.")
     if 2 * len(chosen) > cfg.d_model and draws:
         raise ValueError(f"There are not {len(chosen)} other dimensions to compare with; give fewer, or draws=0.")
-    given = taken(model, tokens)
+    given = taken(model, tokens, attention_mask)
     if loss is None and (not cfg.causal or cfg.head == "none" or cfg.pooling != "none" or given.n < 2):
         raise ValueError(f"{model.name} predicts no next token here; say with loss= what its logits cost.")
     report = Reporter(progress, 2 + draws, "removing dimensions")

@@ -31,7 +31,7 @@ class Mean:
         from scipy.stats import t as student  # type: ignore[import-untyped]
 
         times = student.ppf((1 + self.level) / 2, (self.n - 1).clamp(min=1).numpy())
-        return torch.as_tensor(times) * self.spread / self.n.clamp(min=1).sqrt()
+        return torch.as_tensor(times) * self.spread / self.n.clamp(min=1).double().sqrt()
 
     @property
     def low(self) -> Tensor:

@@ -14,12 +14,15 @@ from workbench.circuits import Task
 from workbench.circuits.decomposition import (
     RULES,
     Logits,
+    Rule,
     all_nodes,
     contributions,
     decompose,
     task_contributions,
 )
 from workbench.circuits.decomposition.contributions import bytes_of
+from workbench.circuits.decomposition.propagate import Prompts, Sweep
+from workbench.circuits.decomposition.split import baseline_of, sources_of
 from workbench.circuits.progress import Progress
 
 RULE_KEYS = [rule.key for rule in RULES]
@@ -149,3 +152,16 @@ def test_what_is_kept_before_the_first_source_is_irrelevant(rule: str) -> None:
         assert torch.equal(found[name][0], torch.zeros_like(cache[name]))
         assert_close(found[name][1], cache[name])
     assert float(found[keep[2]][0].abs().max()) > 0
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.key)
+def test_a_sweep_carries_sources_in_any_order(rule: Rule) -> None:
+    model = model_of("gpt-neo", double=True)
+    tokens = inputs_for(model).tokens
+    names = ["m2", "a0.h1", "a3.h0", "resid4", "input@1", "a2.h2"]
+    prompts = Prompts.run(model, tokens, None)
+    sweep = Sweep(rule, prompts, sources_of(names, model.cfg), baseline_of(prompts, "zero"))
+    with torch.no_grad():
+        found = sweep.in_given_order(sweep.logits(sweep.run()[0]).relevant)
+    alone = [decompose(model, tokens, [name], rule=rule.key).relevant for name in names]
+    assert_close(found, torch.stack(alone), 1e-8)

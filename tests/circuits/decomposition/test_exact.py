@@ -190,6 +190,16 @@ def test_exact_contributions_to_a_node_are_shares_of_what_a_patched_run_takes_fr
     assert torch.equal(found.whole, torch.ones(3))
 
 
+@pytest.mark.parametrize("target", ["m1", "a1.h0", "a1.h0<k>"])
+def test_a_node_is_read_at_real_positions_alone(target: str) -> None:
+    model = model_of("bert-masked", double=True)
+    inputs = inputs_for(model, 6)
+    together = contributions(model, inputs.tokens, ["a0"], target, rule="exact", attention_mask=inputs.mask)
+    for row, n in enumerate(inputs.lengths):
+        alone = contributions(model, inputs.tokens[row : row + 1, :n], ["a0"], target, rule="exact")
+        assert_close(together.values[:, row], alone.values[:, 0], least=1.0)
+
+
 @pytest.mark.parametrize("some", [False, True], ids=["all-heads", "some-heads"])
 @pytest.mark.parametrize("mechanism", [m.key for m in MECHANISMS if m.values is None])
 def test_exact_is_patching_whatever_the_attention_mechanism(mechanism: str, some: bool) -> None:

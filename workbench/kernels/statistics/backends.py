@@ -25,8 +25,8 @@ def runs_triton(backend: str, problem: Problem) -> bool:
         return False
     why = _obstacle(problem)
     if why is not None:
-        # The text is the same every time, so that Python's default filter shows it once.
-        warnings.warn(f"Attention statistics run in plain torch: {why}.", stacklevel=3)
+        # At this line, not the caller's: Python's default filter then shows each reason once in a process.
+        warnings.warn(f"Attention statistics run in plain torch: {why}.", stacklevel=1)
     return why is None
 
 

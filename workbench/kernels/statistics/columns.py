@@ -58,9 +58,9 @@ def column_statistics(
         )
     sums, over, seen = (q.new_zeros(*q.shape[:2], k.shape[2], dtype=problem.sums) for _ in range(3))
     for batch, heads, part in problem.chunks():
-        views = [x[batch, heads].unflatten(1, part.groups) for x in (sums, over, seen)]
+        views = [_grouped(part, x[batch, heads]) for x in (sums, over, seen)]
         for i0, i1 in part.query_tiles():
-            _add(part, lse[batch, heads, i0:i1].unflatten(1, part.groups), eps, views, i0, i1)
+            _add(part, _grouped(part, lse[batch, heads, i0:i1]), eps, views, i0, i1)
     visible = seen.clamp(min=1)
     return ColumnStatistics(
         received_sum=sums.to(problem.work),
@@ -68,6 +68,11 @@ def column_statistics(
         sink_rate=(over / visible).to(problem.work),
         visible=seen.long(),
     )
+
+
+def _grouped(problem: Problem, x: Tensor) -> Tensor:
+    """A view of [batch, head, n] as [batch, kv head, query head of the group, n]."""
+    return x.view(len(x), *problem.groups, -1)
 
 
 def _add(problem: Problem, lse: Tensor, eps: float, into: list[Tensor], i0: int, i1: int) -> None:

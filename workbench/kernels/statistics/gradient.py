@@ -20,7 +20,7 @@ Rows = Float[Tensor, "batch head query"]
 
 def with_gradients(q: Tensor, k: Tensor, problem: Problem, lse: Rows, entropy: Rows) -> tuple[Rows, Rows]:
     """The same numbers in the type that is calculated in, differentiable by ``q`` and ``k`` (once)."""
-    return cast(tuple[Tensor, Tensor], _LseAndEntropy.apply(q, k, problem, lse, entropy))
+    return cast(tuple[Tensor, Tensor], _LseAndEntropy.apply(q, k, problem, lse, entropy))  # type: ignore[no-untyped-call]
 
 
 class _LseAndEntropy(torch.autograd.Function):
@@ -52,7 +52,9 @@ def backward(
         kv_heads, shared = part.groups
         keys = slice(heads.start // shared, heads.start // shared + kv_heads)
         for i0, i1 in part.query_tiles():
-            rows = [x[batch, heads, i0:i1].unflatten(1, part.groups) for x in (lse, entropy, to_lse, to_entropy)]
+            rows = [
+                x[batch, heads, i0:i1].reshape(-1, *part.groups, i1 - i0) for x in (lse, entropy, to_lse, to_entropy)
+            ]
             queries = part.queries(i0, i1)
             total = torch.zeros_like(queries)
             for j0, j1, hidden in part.key_tiles(i0, i1):

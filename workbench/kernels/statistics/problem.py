@@ -106,7 +106,7 @@ class Problem:
         return self.k.shape[1], self.q.shape[1] // self.k.shape[1]
 
     def chunks(self) -> Iterator[tuple[slice, slice, Problem]]:
-        """Parts of the batch and of the heads, as few as keep a tile small: (batch rows, query heads, their problem)."""
+        """Parts that keep a tile small, as few as will do: (batch rows, query heads, their problem)."""
         batch, heads = self.q.shape[:2]
         units = math.gcd(self.k.shape[1], heads if self.v is None else self.v.shape[1])
         each = heads // units

@@ -86,7 +86,7 @@ class TopKeys:
     weights: Float[Tensor, "batch head query n"]
 
 
-class NonFiniteScores(ValueError):
+class NonFiniteScores(ValueError):  # noqa: N818 - named after what is the matter
     """Scores that are infinite or not a number.
 
     Attributes:

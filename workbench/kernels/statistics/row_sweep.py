@@ -44,7 +44,8 @@ def row_sweep(problem: Problem, wanted: Wanted) -> Found:
     found: Found = {}
     for rows, heads, part in problem.chunks():
         sinks = wanted.sinks if len(wanted.sinks) == 1 else wanted.sinks[rows]
-        marked = [bool(tile.any()) for tile in sinks.split(problem.tile[1], 1)]
+        starts = range(0, problem.sight.keys, problem.tile[1])
+        marked = [bool(sinks[:, j0 : j0 + problem.tile[1]].any()) for j0 in starts]
         values = None if part.v is None else torch.cat([part.v, part.v.norm(dim=-1, keepdim=True)], dim=-1)
         for i0, i1 in part.query_tiles():
             state = _Rows(part, i0, i1, sinks, wanted.recent)

@@ -5,6 +5,9 @@ here a matter of arrangement: the largest weight, exp(0) = 1, stays out of the s
 key that has it. So nothing small is added to 1, and a peaked row's entropy and spread keep their digits.
 """
 
+# Triton compiles the functions below; types would say nothing about them.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
 from __future__ import annotations
 
 import torch
@@ -120,7 +123,7 @@ def _sums(
 @triton.jit
 def _kernel(
     q_at, k_at, v_at, norm_at, mask_at, sink_at, sums_at, at_at, values_at,
-    queries, keys, window, scale, cap, heads, kv_heads, v_heads, sink_stride, rows,
+    queries, keys, window, scale, cap, heads, kv_heads, v_heads, sink_stride,
     BM: tl.constexpr, BN: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, D2: tl.constexpr, DV2: tl.constexpr,
     RECENT: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, MASK: tl.constexpr,
     VALUES: tl.constexpr, PRECISION: tl.constexpr,
@@ -195,7 +198,7 @@ def _kernel(
 
     top, at, rest, tilt, squares, moment, second, sink, near, norms, count, mean, scatter, lowest = state
     line = row * queries + lines
-    size = rows.to(tl.int64) * queries
+    size = tl.num_programs(1).to(tl.int64) * queries
     tl.store(sums_at + 0 * size + line, top, mask=there)
     tl.store(sums_at + 1 * size + line, rest, mask=there)
     tl.store(sums_at + 2 * size + line, tilt, mask=there)
@@ -239,7 +242,7 @@ def triton_row_sweep(problem: Problem, wanted: Wanted) -> Found:
         _kernel[(triton.cdiv(queries, rows), batch * heads)](
             q, k, v, norms, mask, sinks, sums, at, values,
             queries, sight.keys, sight.window or 0, problem.scale, problem.softcap or 0.0,
-            heads, k.shape[1], v.shape[1], 0 if len(sinks) == 1 else sight.keys, batch * heads,
+            heads, k.shape[1], v.shape[1], 0 if len(sinks) == 1 else sight.keys,
             BM=rows, BN=columns, D=d_head, DV=v.shape[-1],
             D2=max(16, triton.next_power_of_2(d_head)), DV2=max(16, triton.next_power_of_2(v.shape[-1])),
             RECENT=wanted.recent, CAUSAL=sight.causal, WINDOW=sight.window is not None, CAP=problem.softcap is not None,
