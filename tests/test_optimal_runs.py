@@ -103,14 +103,14 @@ def test_constants_of_another_search_or_a_damaged_file_are_learned_anew(model: T
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
-    found: Any = with_constants("optimal", model, task, [first])
+    learned: Any = with_constants("optimal", model, task, [first])
     assert with_constants("mean", model, task, [second]) == "mean"
     assert not list(second.iterdir())
     steps = Steps()
     again: Any = with_constants("optimal", model, task, [first, second], steps)
     assert steps.seen == []
     assert constants_in(second) is not None
-    assert torch.equal(again.outputs.embed, found.outputs.embed)
+    assert torch.equal(again.outputs.embed, learned.outputs.embed)
     with_constants("optimal", model, other, [first, second], steps)
     assert len(steps.seen) == 200
     (second / CONSTANTS).write_bytes(b"nothing")

@@ -74,7 +74,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # Modules that are used as they are: wb.figures.circuit_graph(...), wb.export.to_svg(...).
-_MODULES = ("bench", "decomposing", "export", "figures", "inspection", "interchange", "models", "views")
+_MODULES = ("attention", "bench", "decomposing", "export", "figures", "inspection", "interchange", "models", "views")
 
 __all__ = [
     "Circuit",
@@ -86,6 +86,7 @@ __all__ = [
     "Scores",
     "Task",
     "Transformer",
+    "attention",
     "bench",
     "compile_program",
     "decomposing",

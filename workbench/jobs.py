@@ -244,7 +244,7 @@ def start(
 
     def work() -> None:
         # The page reads the reason from the run; this is for whoever reads the server's log.
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError), undisturbed():
             try:
                 _work(job, writer, before, None, None)
             except ValueError:

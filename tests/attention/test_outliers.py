@@ -144,7 +144,7 @@ def test_unusable_removals_are_refused(model: Transformer) -> None:
     for wrong in ([], [-1], [model.cfg.d_model]):
         with pytest.raises(ValueError, match="Give dimensions of the residual stream from 0"):
             removal(model, "When Mary", wrong)
-    with pytest.raises(ValueError, match="not .* other dimensions"):
+    with pytest.raises(ValueError, match=r"not .* other dimensions"):
         removal(model, "When Mary", range(model.cfg.d_model))
     with pytest.raises(Stopped):
         removal(model, "When Mary", [1], progress=lambda at: at.done < 2)

@@ -164,7 +164,7 @@ def test_unusable_input_is_one_sentence(model: Transformer) -> None:
         statistics(model, tokens, attention_mask=torch.ones(2, 4))
     with pytest.raises(ValueError, match="positions from 0; got -1"):
         statistics(model, tokens, sinks=(-1,))
-    with pytest.raises(ValueError, match="put one text into a batch|Put one text into a batch"):
+    with pytest.raises(ValueError, match="Put one text into a batch"):
         statistics(model, tokens[0])
     with pytest.raises(ValueError, match=r"columns=True"):
         _ = statistics(model, tokens).received_mean

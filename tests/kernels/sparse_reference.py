@@ -93,11 +93,11 @@ def softpick(eps=1e-6):
     return pattern
 
 
-def sigmoid(bias=None):
+def sigmoid(bias=0.0, log_n=1.0):
     """The definition."""
 
     def pattern(s, sight):
-        shift = -sight.sum(-1, keepdim=True).clamp(min=1).double().log() if bias is None else bias
+        shift = bias - log_n * sight.sum(-1, keepdim=True).clamp(min=1).double().log()
         return torch.where(sight, (s + shift).sigmoid(), 0)
 
     return pattern

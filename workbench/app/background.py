@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections.abc import Callable
@@ -11,9 +10,12 @@ from typing import Generic, TypeVar
 import streamlit as st
 
 from workbench.circuits.progress import Progress, ProgressFn, Stopped
+from workbench.undisturbed import undisturbed
 
 T = TypeVar("T")
 
+LOOK_EVERY = 1.0
+"""Seconds between two looks of a page that waits; each takes the interpreter from the work for a moment."""
 _PATIENCE = 20.0  # seconds without a page that looks
 _AT_ONCE = 1.5  # seconds that a page waits before it shows progress
 
@@ -39,17 +41,13 @@ class Work(Generic[T]):
         self._thread.start()
 
     def _run(self, do: Callable[[ProgressFn], T]) -> None:
-        # Streamlit collects garbage after every run of a script, and every look of a waiting page is one. With torch
-        # loaded a collection holds the interpreter for a good part of a second, and the work would stand still.
-        gc.freeze()
         try:
-            self.result = do(self._report)
+            with undisturbed():
+                self.result = do(self._report)
         except Stopped:
             pass
         except Exception as error:  # shown by the page that waits
             self.error = error
-        finally:
-            gc.unfreeze()
 
     def _report(self, progress: Progress) -> bool:
         self.progress = progress
@@ -98,7 +96,7 @@ def wait_for(work: Work[T], what: str) -> bool:
     return work.done
 
 
-@st.fragment(run_every=1.0)
+@st.fragment(run_every=LOOK_EVERY)
 def _watch(work: Work[T]) -> None:
     work.look()
     if work.done:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from workbench import jobs
 from workbench.app import ask, compare, detail, links, opened, own_prompts, state, switched
+from workbench.app.background import LOOK_EVERY
 from workbench.app.figure import show
 from workbench.app.layout import beside
 from workbench.app.run_words import MARKS, asked_of, title_of, titles_of, when
@@ -180,7 +181,7 @@ def _choose_other(run: Run, store: RunStore) -> None:
         st.rerun()
 
 
-@st.fragment(run_every=0.5)
+@st.fragment(run_every=LOOK_EVERY)
 def _watch(which: str, store: RunStore, has_scores: bool) -> None:
     """How far the search is, how long it will take, and a stop; turns to the circuit as soon as there is one."""
     try:

@@ -26,7 +26,7 @@ _CSS = """
 .wb-root .wb-node.wb-ablated .wb-shape { fill: transparent; stroke: #D55E00; stroke-width: 2; stroke-dasharray: 3 2; }
 .wb-root .wb-node.wb-ablated text { fill: #D55E00; }
 .wb-root .wb-edge.wb-ablated { stroke: #D55E00; stroke-dasharray: 1 5; stroke-opacity: 0.9; }
-.wb-root .wb-chosen .wb-shape, .wb-root .wb-chosen > path:last-of-type { stroke: #56B4E9; stroke-width: 3; }
+.wb-root .wb-outline > * { fill: none; stroke: #56B4E9; stroke-width: 3; pointer-events: none; }
 .wb-controls { display: flex; gap: 0.75rem; align-items: center; font-size: 0.85rem; margin-bottom: 0.25rem; }
 .wb-controls[hidden] { display: none; }
 .wb-controls input { flex: 1; accent-color: var(--st-primary-color); }
@@ -73,8 +73,20 @@ export default function (component) {
     mark.classList.toggle("wb-ablated", off.has(mark.dataset.id));
   }
   const chosen = new Set(data.chosen);
+  for (const old of root.querySelectorAll(".wb-outline")) old.remove();
   for (const mark of root.querySelectorAll("[data-id]")) {
     mark.classList.toggle("wb-chosen", chosen.has(mark.dataset.id));
+  }
+  // Behind all marks, or their neighbours would cover a part of it. A copy: moving the mark itself would cost it the
+  // focus, and its place in the order of the keyboard.
+  for (const mark of root.querySelectorAll(".wb-chosen")) {
+    const shape = mark.querySelector(".wb-shape, :scope > path:last-of-type");
+    if (!shape) continue;
+    const copy = mark.cloneNode(false);
+    for (const name of [...copy.getAttributeNames()]) if (name !== "transform") copy.removeAttribute(name);
+    copy.setAttribute("class", "wb-outline");
+    copy.append(shape.cloneNode(false));
+    mark.parentNode.append(copy);
   }
   now.handle.select(data.selected);
 }

@@ -197,7 +197,7 @@ class _Work:
         target: targets.Target,
         report: Reporter,
     ) -> Float[Tensor, "source batch"] | None:
-        values, _ = carry(self.rule, prompts, sources, baseline, target, budget=self.budget, report=report)
+        values, *_ = carry(self.rule, prompts, sources, baseline, target, budget=self.budget, report=report)
         self.going = report.going
         return values if self.going else None
 

@@ -19,7 +19,7 @@ from workbench.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from workbench.inspection import Comparison, Given
+    from workbench.inspection import Comparison
     from workbench.models import Transformer
 
 ModelName = Annotated[str, typer.Argument(help="A name from the list, a local folder, or a hub id.")]
@@ -143,7 +143,8 @@ def models_swap(
     changed = inspection.swapped(loaded, attention, places, options)
     if changed is None:
         raise ValueError(f"{loaded.name} has that attention already; choose another --attention or another --option.")
-    found = inspection.compare(loaded, _given(loaded, text), changed)
+    given = inspection.read(loaded, text) if loaded.images is None else inspection.named(loaded, text)
+    found = inspection.compare(loaded, given, changed)
     layer, head = most_moved(found)
     written = None if export is None else _export(found, layer, head, export)
     if as_json:
@@ -185,28 +186,6 @@ def _load(name: str) -> Transformer:
 
     with progress_bar() as bar:
         return load(name, progress=bar)
-
-
-def _given(model: Transformer, text: str) -> Given:
-    """What the model reads: the text, a sample by its number, or an image file.
-
-    Raises:
-        ValueError: there is no such sample or file, or the model cannot read it.
-    """
-    from workbench import inspection
-
-    if model.images is None:
-        return inspection.read(model, text)
-    if text.isdecimal():
-        pixels, title = inspection.sample(model, int(text))
-        return inspection.see(model, pixels, f"sample {text}: {title}")
-    path = Path(text).expanduser()
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise ValueError(f"Cannot read '{path}' ({reason}); give an image file or the number of a sample.") from None
-    return inspection.see(model, inspection.pixels_of(model, inspection.picture(data)), path.name)
 
 
 def _setting(text: str) -> tuple[str, float]:

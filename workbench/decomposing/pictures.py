@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from workbench.circuits.graph import head_of
+from workbench.decomposing.plan import NODES
 from workbench.decomposing.records import BASELINES, Result
 from workbench.figures.contribution_map import contribution_map
 from workbench.figures.figure import Figure
@@ -22,12 +22,8 @@ def pictures(result: Result) -> dict[str, Figure]:
     tree of phrases, or the groups of patches, where there are any).
     """
     caption = caption_of(result)
-    if result.kind in ("heads", "mlps", "nodes"):
-        values = dict(zip(result.names, result.values, strict=True))
-        heads = [place for name in result.names if (place := head_of(name))]
-        layers = len({name for name in result.names if name[0] == "m"}) or 1 + max(layer for layer, _ in heads)
-        across = 1 + max((head for _, head in heads), default=-1)
-        return {"map": contribution_map(values, layers, across, unit=result.unit, caption=caption)}
+    if result.kind in NODES:
+        return _map(result, caption)
     if result.kind == "patches":
         assert result.grid is not None
         before = tuple(result.names[i] for i in result.special)
@@ -45,6 +41,32 @@ def pictures(result: Result) -> dict[str, Figure]:
             result.names, result.values, result.tree, unit=result.unit, special=result.special, caption=caption
         )
     return made
+
+
+def _map(result: Result, caption: str) -> dict[str, Figure]:
+    """The map, unless there is no number to draw."""
+    assert result.size is not None
+    if all(value != value for value in result.values):
+        return {}
+    layers, heads = result.size
+    every = layers * {"heads": heads, "mlps": 1, "nodes": heads + 1}[result.kind]
+    why = {
+        "comes after the target": len(result.names) < every,
+        "not reached": not result.complete,
+        "too large to be a number": result.complete and any(value != value for value in result.values),
+    }
+    values = dict(zip(result.names, result.values, strict=True))
+    absent = ", or ".join(reason for reason, holds in why.items() if holds) or "no value"
+    figure = contribution_map(
+        values,
+        layers,
+        0 if result.kind == "mlps" else heads,
+        unit=result.unit,
+        whole=result.whole,
+        absent=absent,
+        caption=caption,
+    )
+    return {"map": figure}
 
 
 def caption_of(result: Result) -> str:

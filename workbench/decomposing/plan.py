@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from workbench import inspection
-from workbench.circuits.decomposition import all_nodes, flow, phrases, words
+from workbench.circuits.decomposition import Node, all_nodes, answers, flow, phrases, words
 from workbench.circuits.decomposition.rules import find
 from workbench.circuits.decomposition.sites import parse
 from workbench.circuits.decomposition.words import Cut, Part
@@ -23,6 +22,7 @@ RULE, BASELINE = "shapley", "mean"
 of the usual size, and of the rules the Shapley value then finds the words that carry an answer, with the right sign,
 most often; the measurements are in the documentation."""
 INPUTS = ("words", "tokens", "patches")
+NODES = ("heads", "mlps", "nodes")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def understood(request: Request, model: Transformer, given: Given | None) -> Pla
     if request.tree and sources not in INPUTS:
         raise ValueError("A tree joins neighbouring words or patches; choose words, tokens or patches as sources.")
     if vision:
-        seen = given or _seen(model, request.image)
+        seen = given or inspection.named(model, request.image)
         cut, image = words.patches(model, seen.tensor), seen.image
     else:
         cut = words.tokens(model, request.text) if sources != "words" else words.words(model, request.text)
@@ -72,7 +72,7 @@ def understood(request: Request, model: Transformer, given: Given | None) -> Pla
         raise ValueError(f"Unknown baseline '{baseline}'; choose one of {', '.join(BASELINES)}.")
     if baseline == "blank":
         words.blank(model, cut)
-    found = _sources(sources, model, cut)
+    found = _sources(sources, model, cut, answers.place(model, request.target))
     special = tuple(i for i, part in enumerate(cut.parts) if part.special) if sources in INPUTS else ()
     kept = replace(request, sources=sources if isinstance(sources, str) else tuple(sources))
     return Plan(
@@ -85,8 +85,14 @@ def understood(request: Request, model: Transformer, given: Given | None) -> Pla
     )
 
 
-def _sources(sources: str | Sequence[str], model: Transformer, cut: Cut) -> list[tuple[str, tuple[str, ...]]]:
-    """Name and places of each source."""
+def _sources(
+    sources: str | Sequence[str], model: Transformer, cut: Cut, target: Node | None
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Name and places of each source; of all heads or MLPs those that come before a target inside the model.
+
+    Raises:
+        ValueError: there is none.
+    """
     if not isinstance(sources, str):
         if not sources:
             raise ValueError("There is no source: name at least one place or phrase, such as a9.h6 or input@3.")
@@ -96,7 +102,12 @@ def _sources(sources: str | Sequence[str], model: Transformer, cut: Cut) -> list
     names = [name for name in all_nodes(model.cfg) if sources == "nodes" or (name[0] == "m") == (sources == "mlps")]
     if not names:
         raise ValueError(f"{model.name} has no MLPs; choose heads.")
-    return [(name, (name,)) for name in names]
+    before = [name for name in names if target is None or parse(name, model.cfg).order < target.order]
+    if target is not None and not before:
+        raise ValueError(
+            f"None of the {SOURCES[sources]} comes before the target '{target.name}'; choose words, or a later target."
+        )
+    return [(name, (name,)) for name in before]
 
 
 def _listed(said: str, model: Transformer, cut: Cut) -> tuple[str, tuple[str, ...]]:
@@ -116,23 +127,3 @@ def _listed(said: str, model: Transformer, cut: Cut) -> tuple[str, tuple[str, ..
     width = cut.parts[-1].last + 1
     site.where(torch.tensor([width]), width)
     return said, (said,)
-
-
-def _seen(model: Transformer, image: str) -> Given:
-    """The sample or file that was named.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not image.strip():
-        raise ValueError(f"{model.name} reads images: give the number of a sample, such as 33, or an image file.")
-    if image.isdecimal():
-        pixels, title = inspection.sample(model, int(image))
-        return inspection.see(model, pixels, f"sample {image}: {title}")
-    path = Path(image).expanduser()
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise ValueError(f"Cannot read '{path}' ({reason}); give an image file or the number of a sample.") from None
-    return inspection.see(model, inspection.pixels_of(model, inspection.picture(data)), path.name)

@@ -33,8 +33,9 @@ class Request:
         text: the text; for a model without a tokenizer numbers of tokens.
         image: for a vision model the number of a sample (``"33"``) or an image file; see also ``given`` of :func:`run`.
         other: the second sentence, for ``similarity``.
-        sources: a key of :data:`SOURCES`, or a list: each a place (``a9.h6``, ``m4@-1``, ``input@2-5``,
-            :mod:`workbench.circuits.decomposition.sites`), or a phrase of the text (``"not good"``).
+        sources: a key of :data:`SOURCES` (of heads and MLPs those before the target), or a list: each a place
+            (``a9.h6``, ``m4@-1``, ``input@2-5``, :mod:`workbench.circuits.decomposition.sites`), or a phrase of the
+            text (``"not good"``).
         target: ``logit: Mary - John``, ``logit: Mary``, ``class: 7``, ``class: 7 - 1``, ``similarity``, or a place such
             as ``a9.h6<q>@-1``; empty for the model's own answer: the most likely next token against the runner-up, the
             top class against the next, ``similarity`` for an encoder of sentences.
@@ -85,14 +86,17 @@ class Result:
         kind: what the sources are: a key of :data:`SOURCES`, or ``places``.
         names: a name for each source: the word, ``patch (row, column)``, ``a9.h6``, ``m4``.
         places: for each source the places that it is, such as ``("input@3-4",)``.
-        values: what each gives to the target, in ``unit``; NaN for those not reached before a stop.
+        values: what each gives to the target, in ``unit``; NaN for those not reached before a stop, and for numbers
+            that became too large (``notes`` says so).
         whole: the target's own value on this input.
-        together: what all sources together give (one source of them all); NaN where it was not reached.
+        together: what all sources together give (one source of them all), of words, tokens, patches and listed sources;
+            NaN for others, and where it was not reached.
         target: what was read, in words, such as ``logit of ' Mary' - ' John' at the last position``.
         unit: of the values.
         tree: the merges, where a tree was asked for.
         special: numbers of the sources that are no part of the text or image (``[CLS]``).
         grid: rows and columns of patches, for an image.
+        size: layers of the model and heads of each, for heads, MLPs and nodes.
         image: what a person sees, from 0 to 1 [channel][height][width], for an image.
         complete: whether nothing was left out.
         notes: sentences for a person: what was chosen by default, what was left out.
@@ -110,6 +114,7 @@ class Result:
     tree: tuple[Merge, ...] = ()
     special: tuple[int, ...] = ()
     grid: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
     image: tuple[Any, ...] | None = None
     complete: bool = True
     notes: tuple[str, ...] = field(default=())

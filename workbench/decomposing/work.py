@@ -9,7 +9,7 @@ from dataclasses import replace
 from workbench.circuits.decomposition import answers, phrases, words
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.circuits.sweep import BUDGET
-from workbench.decomposing.plan import INPUTS, understood
+from workbench.decomposing.plan import INPUTS, NODES, understood
 from workbench.decomposing.records import Merge, Request, Result, tuples
 from workbench.figures.phrase_tree import phrase_of
 from workbench.inspection import Given
@@ -63,8 +63,8 @@ def run(
         baseline=baseline,
         budget=budget,
     )
-    n, whole_input = len(plan.sources), plan.kind in INPUTS
-    report = Reporter(progress, n + whole_input, "carrying sources")
+    n, whole_input = len(plan.sources), plan.kind in (*INPUTS, "places")
+    report = Reporter(progress, n + (whole_input and n > 1), "carrying sources")
     *values, together = groups([*([i] for i in range(n)), range(n) if whole_input else ()], report)
     if not groups.known:
         raise Stopped
@@ -93,6 +93,7 @@ def run(
         tree=tuple(_named(merge, names) for merge in merges),
         special=plan.special,
         grid=cut.grid,
+        size=(model.cfg.n_layers, model.cfg.n_heads) if plan.kind in NODES else None,
         image=None if plan.image is None else tuples(plan.image.tolist()),
         complete=complete,
         notes=((note,) if note else ()) + (unclear if lost else ()),

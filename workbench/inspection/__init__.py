@@ -10,7 +10,7 @@ A result holds tensors and text, never a model.
 
 from workbench.inspection.comparison import Comparison, compare, describe
 from workbench.inspection.facts import NO_COUNTERPART, facts, is_native, kind_of, parity, parity_words
-from workbench.inspection.inputs import Given, n_samples, picture, pixels_of, read, sample, see, shown
+from workbench.inspection.inputs import Given, n_samples, named, picture, pixels_of, read, sample, see, shown
 from workbench.inspection.swap import (
     Answer,
     Effect,
@@ -43,6 +43,7 @@ __all__ = [
     "kind_of",
     "look",
     "n_samples",
+    "named",
     "parity",
     "parity_words",
     "picture",

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,6 +71,27 @@ def see(model: Transformer, pixels: Float[Tensor, "1 channel height width"], sub
     grid = given.shape[2] // i.patch_height, given.shape[3] // i.patch_width
     names = tuple(model.images.position_names(grid))
     return _fitting(model, Given(given, names, subject, grid, shown(model, given)))
+
+
+def named(model: Transformer, said: str) -> Given:
+    """An image for a vision model: a sample by its number, or an image file.
+
+    Raises:
+        ValueError: nothing is named, there is no such sample or file, or the model cannot read it.
+    """
+    said = said.strip()
+    if not said:
+        raise ValueError(f"{model.name} reads images: give the number of a sample, such as 33, or an image file.")
+    if said.isdecimal():
+        pixels, title = sample(model, int(said))
+        return see(model, pixels, f"sample {said}: {title}")
+    path = Path(said).expanduser()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise ValueError(f"Cannot read '{path}' ({reason}); give an image file or the number of a sample.") from None
+    return see(model, pixels_of(model, picture(data)), path.name)
 
 
 def _fitting(model: Transformer, given: Given) -> Given:

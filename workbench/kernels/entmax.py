@@ -75,13 +75,14 @@ def entmax_attention(
 
     Raises:
         ValueError: shapes, types, alpha, window or backend do not fit; the sentence names what does not.
+        NonFiniteScores: a row's highest score is infinite or not a number; on a GPU the output is then not a number.
     """
     problem = problem_of(q, k, v, causal, scale, window, key_mask, lengths)
     alphas = _alphas(alpha, q, problem.work)
     if runs_triton(backend, problem):
         from workbench.kernels.triton_entmax import TritonEntmax
 
-        return TritonEntmax.apply(q, k, v, alphas, problem)  # type: ignore[no-any-return]
+        return TritonEntmax.apply(q, k, v, alphas, problem)  # type: ignore[no-any-return, no-untyped-call]
     rule = Entmax(tuple(alphas.tolist()), alphas.requires_grad)
     output: Output = Attend.apply(q, k, v, alphas, rule, problem)  # type: ignore[no-untyped-call]
     return output

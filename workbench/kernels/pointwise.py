@@ -67,8 +67,8 @@ def softpick_attention(
     if runs_triton(backend, problem):
         from workbench.kernels.triton_pointwise import TritonSoftpick
 
-        return TritonSoftpick.apply(q, k, v, eps, problem)  # type: ignore[no-any-return]
-    output: Output = Attend.apply(q, k, v, None, Softpick(eps), problem)
+        return TritonSoftpick.apply(q, k, v, eps, problem)  # type: ignore[no-any-return, no-untyped-call]
+    output: Output = Attend.apply(q, k, v, None, Softpick(eps), problem)  # type: ignore[no-untyped-call]
     return output
 
 
@@ -77,7 +77,8 @@ def sigmoid_attention(
     k: Keys,
     v: Values,
     *,
-    bias: float | None = None,
+    bias: float = 0.0,
+    log_n: float = 1.0,
     causal: bool = True,
     scale: float | None = None,
     window: int | None = None,
@@ -85,28 +86,29 @@ def sigmoid_attention(
     lengths: Lengths | None = None,
     backend: Backend = "auto",
 ) -> Output:
-    """Head outputs with weights ``sigmoid(s + bias)``; ``bias = -log n``, n the keys a query sees, where None.
+    """Head outputs with weights ``sigmoid(s + bias - log_n log n)``, n the number of keys that a query sees.
 
     Each key is weighed by itself (Ramapuram et al. 2024, arXiv 2409.04431): rows may sum to anything up to n.
-    Differentiable once, in q, k and v. Arguments, shapes, cost and errors as in :func:`softpick_attention`.
+    Differentiable once, in q, k and v. Other arguments, shapes, cost and errors as in :func:`softpick_attention`.
+
+    Args:
+        bias: the same for every row.
+        log_n: 1 makes flat rows sum to about 1; 0 leaves the number of keys out.
     """
     problem = problem_of(q, k, v, causal, scale, window, key_mask, lengths)
-    biases = _biases(bias, problem)
+    biases = _biases(bias, log_n, problem)
     if runs_triton(backend, problem):
         from workbench.kernels.triton_pointwise import TritonSigmoid
 
-        return TritonSigmoid.apply(q, k, v, biases, problem)  # type: ignore[no-any-return]
-    output: Output = Attend.apply(q, k, v, None, Sigmoid(biases), problem)
+        return TritonSigmoid.apply(q, k, v, biases, problem)  # type: ignore[no-any-return, no-untyped-call]
+    output: Output = Attend.apply(q, k, v, None, Sigmoid(biases), problem)  # type: ignore[no-untyped-call]
     return output
 
 
-def _biases(bias: float | None, problem: Problem) -> Float[Tensor, "batch query"]:
-    """The bias of each query: the one given, or minus the logarithm of how many keys it sees."""
-    shape = (len(problem.q), problem.sight.queries)
-    if bias is not None:
-        return torch.full(shape, bias, dtype=problem.work, device=problem.q.device)
+def _biases(bias: float, log_n: float, problem: Problem) -> Float[Tensor, "batch query"]:
+    """What is added to each query's scores."""
     seen = counts(problem.sight, problem.q.device).clamp(min=1).to(problem.work)
-    return -seen.log().expand(shape)
+    return (bias - log_n * seen.log()).expand(len(problem.q), problem.sight.queries)
 
 
 def counts(sight: Sight, device: torch.device) -> Int[Tensor, "batch_or_1 query"]:

@@ -137,7 +137,11 @@ def problem_of(
 
 
 def forward(problem: Problem, rule: Rule) -> Forward:
-    """Head outputs and what the backward needs."""
+    """Head outputs and what the backward needs.
+
+    Raises:
+        NonFiniteScores: the first number that a rule keeps of a row, its highest score, is not finite.
+    """
     q, k, v = problem.q, problem.k, problem.v
     assert v is not None
     output = q.new_zeros(*q.shape[:3], v.shape[-1])
@@ -155,6 +159,8 @@ def forward(problem: Problem, rule: Rule) -> Forward:
                 state[i][place.at] = column.view(place.n_heads, -1)
             if live is not None:
                 _mark(live[place.batch, place.group, place.number], weighed, place)
+    if rule.states:
+        problem.require_finite(state[0], state[0])
     return Forward(output, state, live)
 
 

@@ -1,3 +1,5 @@
+# Kernels are written in Triton's own language, which has no types.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Gradients of tiled attention in Triton, for every rule of :mod:`workbench.kernels.entmax` and ``pointwise``.
 
 Scores are made again tile by tile. What a rule needs of a row comes in three columns [batch head query]: ``a`` and

@@ -1,3 +1,5 @@
+# Kernels are written in Triton's own language, which has no types.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Alpha-entmax attention in Triton: what :mod:`workbench.kernels.entmax` does, one program for each tile of queries.
 
 Every sweep of the root finding makes the scores again, tile by tile; a byte for each tile says whether it can still

@@ -1,3 +1,5 @@
+# Kernels are written in Triton's own language, which has no types.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Pieces of the Triton kernels: rows of a tensor, the scores of one tile, the tiles that a tile meets."""
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from workbench.circuits.decomposition.targets import Logits, Similarity, Target, node
+from workbench.circuits.decomposition.targets import Logits, Node, Similarity, Target, node
 from workbench.models import Transformer
 from workbench.models.lookup import pick
 from workbench.models.sentences import sentence_embeddings
@@ -46,26 +46,38 @@ def answer(model: Transformer, tensor: Tensor, said: str = "", other: str = "") 
     if other:
         remedy = f"leave the target '{said}' out" if said else "leave it out, or choose an encoder such as minilm-l6"
         raise ValueError(f"A second text is compared by similarity; {remedy}.")
-    match = _WRITTEN.fullmatch(said)
-    if said and match is None:
-        if ":" in said or " " in said:
-            raise ValueError(f"'{said}' is no target; {_FORMS}.")
-        return node(said, model), ""
+    inside, match = place(model, said), _WRITTEN.fullmatch(said)
+    if inside is not None:
+        return inside, ""
     if gives_vectors(model):
         raise ValueError(f"{model.name} gives vectors, no logits; ask for 'similarity' with a second text, or a place.")
-    place = answer_position(model, tensor)
-    at = None if place is None else torch.tensor([place], device=model.device)
+    where = answer_position(model, tensor)
+    at = None if where is None else torch.tensor([where], device=model.device)
     if match is None:
-        return _own(model, tensor, place, at)
+        return _own(model, tensor, where, at)
     kind, right, wrong = match["kind"], match["right"], match["wrong"]
-    if (kind == "class") != (place is None):
-        instead = "class: 7" if place is None else "logit: Mary - John"
-        what = "classes" if place is None else "words"
+    if (kind == "class") != (where is None):
+        instead = "class: 7" if where is None else "logit: Mary - John"
+        what = "classes" if where is None else "words"
         raise ValueError(f"{model.name} answers with {what}; write a target such as '{instead}', not '{said}'.")
     if not right:
         raise ValueError(f"'{said}' names no answer; {_FORMS}.")
     chosen = [answer_index(model, name) for name in (right, wrong) if name]
-    return _logits(model, chosen, place, at), ""
+    return _logits(model, chosen, where, at), ""
+
+
+def place(model: Transformer, said: str) -> Node | None:
+    """The place inside the model that a target names; None where it is read at the output.
+
+    Raises:
+        ValueError: the target is not written in one of the ways of :func:`answer`, or the model has no such place.
+    """
+    said = said.strip()
+    if not said or said == "similarity" or _WRITTEN.fullmatch(said):
+        return None
+    if ":" in said or " " in said:
+        raise ValueError(f"'{said}' is no target; {_FORMS}.")
+    return node(said, model)
 
 
 def gives_vectors(model: Transformer) -> bool:
@@ -126,26 +138,26 @@ def answer_name(model: Transformer, index: int) -> str:
     return model.text.pieces([index])[0]
 
 
-def _logits(model: Transformer, chosen: list[int], place: int | None, at: Tensor | None) -> Logits:
+def _logits(model: Transformer, chosen: list[int], where: int | None, at: Tensor | None) -> Logits:
     names = " − ".join(answer_name(model, index).strip() or repr(answer_name(model, index)) for index in chosen)
     right, *wrong = (torch.tensor([index], device=model.device) for index in chosen)
-    name = f"class {names}" if place is None else f"logit of {names}"
+    name = f"class {names}" if where is None else f"logit of {names}"
     return Logits(right, wrong[0] if wrong else None, at, name=name, unit="logits")
 
 
 @torch.no_grad()
-def _own(model: Transformer, tensor: Tensor, place: int | None, at: Tensor | None) -> tuple[Target, str]:
+def _own(model: Transformer, tensor: Tensor, where: int | None, at: Tensor | None) -> tuple[Target, str]:
     """The model's first answer less its second."""
     out = model(tensor.to(model.device), logits_at=at) if at is not None else model(tensor.to(model.device))
     logits = out.flatten().float()
     if len(logits) < 2:
-        return _logits(model, [0], place, at), ""
+        return _logits(model, [0], where, at), ""
     share = logits.softmax(0)
     first, second = share.topk(2).indices.tolist()
     told = [f"'{answer_name(model, i).strip() or ' '}' ({float(share[i]):.0%})" for i in (first, second)]
-    what = "class" if place is None else ("next word" if model.cfg.causal else "missing word")
+    what = "class" if where is None else ("next word" if model.cfg.causal else "missing word")
     note = f"The target is the model's own first choice of the {what}, {told[0]}, less its second, {told[1]}."
-    return _logits(model, [first, second], place, at), note
+    return _logits(model, [first, second], where, at), note
 
 
 def _similarity(model: Transformer, other: str) -> Similarity:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.circuits.decomposition.baselines import Baseline
@@ -16,19 +16,24 @@ from workbench.circuits.decomposition.targets import Target, check_before
 from workbench.circuits.progress import Reporter
 from workbench.models import Transformer
 
+Carried = tuple[Float[Tensor, "source batch"], Float[Tensor, " batch"], Bool[Tensor, " source"]]
+"""What :func:`carry` gives: values, the target's own value, and which sources were reached."""
+
 
 @dataclass(frozen=True)
 class Contributions:
     """What sources give to a target.
 
     Attributes:
-        values: [source, batch], in ``unit``; NaN for sources that were not reached before the search was stopped.
+        values: [source, batch], in ``unit``; NaN for sources that were not reached before the search was stopped, and
+            for those whose numbers became too large for the number type (rule ``paper`` on some models).
         whole: [batch] the target's own value.
         sources: name of each source.
         target: what was read.
         unit: of the values.
         rule: key of the rule.
         baseline: what the sources were compared with.
+        reached: [source, batch] which were carried before the search was stopped.
     """
 
     values: Float[Tensor, "source batch"]
@@ -38,6 +43,7 @@ class Contributions:
     unit: str
     rule: str
     baseline: str
+    reached: Bool[Tensor, "source batch"]
 
     @property
     def mean(self) -> Float[Tensor, " source"]:
@@ -47,7 +53,7 @@ class Contributions:
     @property
     def complete(self) -> bool:
         """Whether every source was reached."""
-        return not bool(self.values.isnan().any())
+        return bool(self.reached.all())
 
 
 def carry(
@@ -59,11 +65,11 @@ def carry(
     *,
     budget: int,
     report: Reporter,
-) -> tuple[Float[Tensor, "source batch"], Float[Tensor, " batch"]]:
-    """What each source gives to the target, and the target's own value.
+) -> Carried:
+    """What each source gives to the target, the target's own value, and which sources were reached.
 
     Sources go in the order of computation, as many at once as the budget has room for; one step of ``report`` is one
-    source. Stopped early, the rest are NaN.
+    source. Stopped early, the rest are NaN; a value that overflowed is NaN too, but was reached.
 
     Raises:
         ValueError: the budget is too small for one source, or the baseline is not known where a source stands.
@@ -73,6 +79,7 @@ def carry(
             baseline.at(site)
     order = sorted(range(len(sources)), key=lambda i: sources[i].first)
     values = torch.full((len(sources), len(prompts)), torch.nan)
+    reached = torch.zeros(len(sources), dtype=torch.bool)
     whole: Tensor | None = None
     size = sources_that_fit(prompts, budget, rule)
     for start in range(0, len(order), size):
@@ -83,11 +90,12 @@ def carry(
         with torch.no_grad():
             found, whole = target.read(sweep)
         values[chosen] = sweep.in_given_order(found).float().cpu()
+        reached[chosen] = True
         for _ in chosen:
             report.step()
     if whole is None:
         whole = torch.full((len(prompts),), torch.nan)
-    return values, whole.float().cpu()
+    return values, whole.float().cpu(), reached
 
 
 def bytes_of(model: Transformer, width: int, rule: Rule | None = None) -> int:
@@ -144,4 +152,4 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:.3g} MiB"
 
 
-__all__ = ["Contributions", "carry", "check_before", "prompts_that_fit", "sources_that_fit"]
+__all__ = ["Carried", "Contributions", "carry", "check_before", "prompts_that_fit", "sources_that_fit"]

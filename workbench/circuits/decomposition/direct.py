@@ -53,25 +53,20 @@ class Direct(Sweep):
         attn, positions = self.model.blocks[layer].attn, self.prompts.positions[layer]
         q, k, v = flow.project(self.rule, read, attn, positions)
         start, n = self.graph.attention_readers(layer).start, self.graph.n_heads
-        total = q.total
+        total = q
         for part, slot in enumerate("qkv"):
             only_q, only_k, only_v = (
-                kept if name == slot else _still(kept) for name, kept in (("q", q), ("k", k), ("v", v))
+                kept if name == slot else kept.still() for name, kept in (("q", q), ("k", k), ("v", v))
             )
             z = flow.mix(self.rule, only_q, only_k, only_v, read, attn, positions)
             worth = torch.einsum("sbphe,bphe->sh", z.relevant, self.z_weights[layer])
             self.scores[: len(worth), start + part * n : start + (part + 1) * n] += worth.double().cpu()
-            total = z.total
-        return Parts(total, total.new_zeros(1).expand(len(read.relevant), *total.shape[1:]))
+            total = z
+        return total.still()
 
     def mlp(self, layer: int, read: Parts) -> Parts:
         """Score the edges into an MLP; only totals go on."""
         fed = super().mlp(layer, read)
         worth = torch.einsum("sbpd,bpd->s", fed.relevant, self.mlp_weights[layer])
         self.scores[: len(worth), self.graph.mlp_reader(layer)] += worth.double().cpu()
-        return _still(fed)
-
-
-def _still(x: Parts) -> Parts:
-    """The same whole, of which nothing is relevant."""
-    return Parts(x.total, x.total.new_zeros(1).expand(len(x.relevant), *x.total.shape[1:]))
+        return fed.still()

@@ -25,27 +25,29 @@ def linear(rule: Rule, x: Parts, module: nn.Linear) -> Parts:
     """Through a matrix, and past its bias."""
     moved = x.along(lambda part: part @ module.weight.T)
     bias: Tensor | None = module.bias
-    return moved if bias is None else Parts(moved.total + bias, rule.bias(moved, bias))
+    if bias is None:
+        return moved
+    return moved.of(moved.total + bias, moved.carried + bias if moved.runs else rule.bias(moved, bias))
 
 
 def norm(rule: Rule, x: Parts, module: Norm) -> Parts:
     """Through a LayerNorm or RMSNorm."""
     if module.weight is None:
         return x
-    out = module(x.total)
-    return Parts(out, rule.norm(x, module, out))
+    out: Tensor = module(x.total)
+    return x.of(out, module(x.carried) if x.runs else rule.norm(x, module, out))
 
 
 def function(rule: Rule, x: Parts, apply: Callable[[Tensor], Tensor]) -> Parts:
     """Through an activation."""
     out = apply(x.total)
-    return Parts(out, rule.function(x, apply, out))
+    return x.of(out, apply(x.carried) if x.runs else rule.function(x, apply, out))
 
 
 def product(rule: Rule, left: Parts, right: Parts, times: Callable[[Tensor, Tensor], Tensor]) -> Parts:
     """Of two activations."""
     out = times(left.total, right.total)
-    return Parts(out, rule.product(left, right, times, out))
+    return left.of(out, times(left.carried, right.carried) if left.runs else rule.product(left, right, times, out))
 
 
 def capped(rule: Rule, x: Parts, cap: float | None) -> Parts:
@@ -101,7 +103,7 @@ def mix(rule: Rule, q: Parts, k: Parts, v: Parts, x: Parts, attn: Attention, pos
 
 
 def _run(q: Parts, k: Parts, v: Parts, x: Parts, attn: Attention, positions: Positions) -> Parts:
-    """Attention of the totals, and of the irrelevant parts, by the model's own kernel."""
+    """Attention of the totals, and of the irrelevant parts that are carried, by the model's own kernel."""
 
     def z(part: Callable[[Parts], Tensor]) -> Tensor:
         n = len(part(q))
@@ -116,9 +118,7 @@ def _run(q: Parts, k: Parts, v: Parts, x: Parts, attn: Attention, positions: Pos
         return unrows(out, n)
 
     total = z(lambda parts: parts.total)
-    if not len(q.relevant):
-        return Parts(total, q.relevant)
-    return Parts(total, total - z(lambda parts: parts.irrelevant))
+    return q.of(total, z(lambda parts: parts.carried) if q.n else total[:0])
 
 
 def _weigh(rule: Rule, q: Parts, k: Parts, v: Parts, attn: Attention, positions: Positions) -> Parts:
@@ -139,7 +139,7 @@ def _weigh(rule: Rule, q: Parts, k: Parts, v: Parts, attn: Attention, positions:
     if rule.holds_pattern:
         cap = attn.cfg.attn_softcap
         out = weights(softcap(times(q.total, k.total), cap))
-        pattern = Parts(out, out.new_zeros(1).expand(len(q.relevant), *out.shape[1:]))
+        pattern = Parts(out, out.new_zeros(1).expand(q.n, *out.shape[1:]))
     else:
         scores = capped(rule, product(rule, q, k, times), attn.cfg.attn_softcap)
         out = weights(scores.total)

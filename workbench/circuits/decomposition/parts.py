@@ -14,39 +14,64 @@ from torch import Tensor
 class Parts:
     """One activation of some prompts, split for each of several sources.
 
-    The irrelevant part is the difference and is never stored, so that the parts sum to the whole whatever a rule does.
+    One of the two parts is carried and the other is the difference, so that they sum to the whole whatever a rule does.
 
     Attributes:
         total: [1, batch, ...] the activation as the model has it.
-        relevant: [source, batch, ...] what comes from each source.
+        carried: [source, batch, ...] what comes from each source; or all that does not, where ``runs``.
+        runs: whether the irrelevant part is carried: a rule that computes it as the model would needs it as it is, for
+            the difference of two nearly equal numbers is rounding, which a norm would make large.
     """
 
     total: Float[Tensor, "1 batch *rest"]
-    relevant: Float[Tensor, "source batch *rest"]
+    carried: Float[Tensor, "source batch *rest"]
+    runs: bool = False
+
+    @property
+    def relevant(self) -> Float[Tensor, "source batch *rest"]:
+        """What comes from the source."""
+        return self.total - self.carried if self.runs else self.carried
 
     @property
     def irrelevant(self) -> Float[Tensor, "source batch *rest"]:
         """What does not come from the source."""
-        return self.total - self.relevant
+        return self.carried if self.runs else self.total - self.carried
+
+    @property
+    def n(self) -> int:
+        """How many sources there are."""
+        return len(self.carried)
+
+    def of(self, total: Tensor, carried: Tensor) -> Parts:
+        """Another activation of the same sources, carried in the same way."""
+        return Parts(total, carried, self.runs)
 
     def along(self, linear: Callable[[Tensor], Tensor]) -> Parts:
         """Both parts through a map without a constant term, such as a rotation or a choice of positions."""
-        return Parts(linear(self.total), linear(self.relevant))
+        return self.of(linear(self.total), linear(self.carried))
 
     def plus(self, other: Parts) -> Parts:
         """The sum of two activations."""
-        return Parts(self.total + other.total, self.relevant + other.relevant)
+        return self.of(self.total + other.total, self.carried + other.carried)
 
     def beside(self, constant: Tensor | None) -> Parts:
         """The activation with something added that comes from no source."""
-        return self if constant is None else Parts(self.total + constant, self.relevant)
+        if constant is None:
+            return self
+        return self.of(self.total + constant, self.carried + constant if self.runs else self.carried)
+
+    def still(self) -> Parts:
+        """The same whole, of which nothing is relevant."""
+        nothing = self.total if self.runs else self.total.new_zeros(1)
+        return self.of(self.total, nothing.expand(self.n, *self.total.shape[1:]))
 
     def joined_by(self, n: int) -> Parts:
         """With further sources that have had no part in anything so far, until there are ``n``."""
-        more = n - len(self.relevant)
+        more = n - self.n
         if more <= 0:
             return self
-        return Parts(self.total, torch.cat((self.relevant, self.relevant.new_zeros(more, *self.total.shape[1:]))))
+        start = self.total if self.runs else self.total.new_zeros(1)
+        return self.of(self.total, torch.cat((self.carried, start.expand(more, *self.total.shape[1:]))))
 
 
 def rows(x: Float[Tensor, "source batch *rest"]) -> Float[Tensor, "source_batch *rest"]:

@@ -80,24 +80,27 @@ class Groups:
         return len(self.sites)
 
     def __call__(self, groups: Iterable[Iterable[int]], report: Reporter | None = None) -> list[float]:
-        """What each group gives; NaN for those not reached before a stop. One step of ``report`` is one new group."""
+        """What each group gives; one step of ``report`` is one new group.
+
+        NaN for groups not reached before a stop, and for numbers that became too large.
+        """
         wanted = [frozenset(group) for group in groups]
         new = [group for group in dict.fromkeys(wanted) if group not in self._known]
         if new:
             sources = [Source("", tuple(site for i in sorted(group) for site in self.sites[i])) for group in new]
             report = report or Reporter(None, len(new), "carrying sources")
-            values, whole = carry(
+            values, whole, reached = carry(
                 self.rule, self.prompts, sources, self.baseline, self.target, budget=self.budget, report=report
             )
             if not bool(whole.isnan().any()):
                 self.whole = float(whole[0])
-            found = zip(new, values[:, 0].tolist(), strict=True)
-            self._known |= {group: value for group, value in found if value == value}
+            found = zip(new, values[:, 0].tolist(), reached.tolist(), strict=True)
+            self._known |= {group: value for group, value, there in found if there}
         return [self._known.get(group, torch.nan) for group in wanted]
 
     @property
     def known(self) -> int:
-        """How many groups were asked for so far."""
+        """How many groups were reached so far."""
         return len(self._known) - 1
 
 

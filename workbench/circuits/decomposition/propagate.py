@@ -100,6 +100,9 @@ class Sweep:
         self.rule, self.prompts, self.model, self.baseline = rule, prompts, prompts.model, baseline
         self.order = sorted(range(len(sources)), key=lambda i: sources[i].first)
         self.sources = [sources[i] for i in self.order]
+        # Where each source can have had a part so far: [source, batch, pos].
+        self.touched = torch.zeros(len(sources), len(prompts), prompts.width, dtype=torch.bool)
+        self.touched = self.touched.to(prompts.lengths.device)
         self.sites: dict[int, list[tuple[int, Site]]] = {}
         for row, source in enumerate(self.sources):
             for site in source.sites:
@@ -123,7 +126,7 @@ class Sweep:
         stop = self.model.cfg.n_layers if until is None else until
         start = min(self.start, stop, *(int(name.split(".")[1]) for name in wanted))
         total = self.prompts.resid[start]
-        x = Parts(total, total[:0])
+        x = Parts(total, total[:0], self.rule.by_runs)
         for layer in range(start, stop):
             x = self._block(layer, self.inject(x, STEPS * layer), kept, wanted)
         if until is None:
@@ -142,23 +145,45 @@ class Sweep:
         if not here:
             return x
         x = x.joined_by(1 + max(row for row, source in enumerate(self.sources) if source.first <= order))
-        relevant = x.relevant.clone()
+        # New ones, for a backward pass may still need what was there.
+        carried, self.touched = x.carried.clone(), self.touched.clone()
         for row, site in here:
-            change = x.total[0] - self.baseline.at(site)
+            baseline = self.baseline.at(site)
+            begins = baseline.expand_as(x.total[0]) if x.runs else x.total[0] - baseline
             chosen: Bool[Tensor, "batch pos *"] = site.where(self.prompts.lengths, self.prompts.width)
-            chosen = chosen.view(*chosen.shape, *[1] * (change.ndim - 2))
+            self.touched[row] |= chosen
+            chosen = chosen.view(*chosen.shape, *[1] * (begins.ndim - 2))
             if site.kind == "head":
-                heads = torch.zeros(change.shape[2], dtype=torch.bool, device=change.device)
+                heads = torch.zeros(begins.shape[2], dtype=torch.bool, device=begins.device)
                 heads[list(site.heads)] = True
                 chosen = chosen & heads[:, None]
-            relevant[row] = torch.where(chosen, change, relevant[row])
-        return Parts(x.total, relevant)
+            carried[row] = torch.where(chosen, begins, carried[row])
+        return x.of(x.total, carried)
+
+    def settled(self, x: Parts, touched: Bool[Tensor, "source batch *pos"] | None = None) -> Parts:
+        """The same, with exactly nothing relevant where a source can have had no part.
+
+        A run on carried rows and one on the whole round differently, so that their difference would be next to nothing.
+        """
+        if not x.runs or not x.n:
+            return x
+        mask = (self.touched if touched is None else touched)[: x.n]
+        mask = mask.view(*mask.shape, *[1] * (x.total.ndim - mask.ndim))
+        return x.of(x.total, torch.where(mask, x.carried, x.total))
+
+    def _spread(self, block: Block) -> None:
+        """Attention has moved parts to every position that can see one."""
+        if block.cfg.causal and not block.attn.mechanism.whole:
+            self.touched = self.touched.cummax(-1).values
+        else:
+            self.touched = self.touched.any(-1, keepdim=True).expand_as(self.touched).clone()
 
     def _block(self, layer: int, x: Parts, kept: dict[str, Parts], wanted: set[str]) -> Parts:
         block, name = self.model.blocks[layer], f"blocks.{layer}"
         rule = self.rule
 
         def note(what: str, value: Parts) -> Parts:
+            value = self.settled(value)
             if f"{name}.{what}" in wanted:
                 kept[f"{name}.{what}"] = value
             return value
@@ -167,9 +192,10 @@ class Sweep:
         note("hook_resid_pre", x)
         normed = x if post else flow.norm(rule, x, block.ln1)
         z = self.heads(layer, normed, lambda what, value: note(f"attn.{what}", value))
-        z = note("attn.hook_z", self.inject(z, STEPS * layer + 1))
+        self._spread(block)
+        z = note("attn.hook_z", self.inject(self.settled(z), STEPS * layer + 1))
         attended = self._write(block, z)
-        base = x.joined_by(len(attended.relevant))
+        base = x.joined_by(attended.n)
         mid = base.plus(attended)
         if post:
             mid = flow.norm(rule, mid, block.ln1)
@@ -180,10 +206,10 @@ class Sweep:
         elif block.ln2 is not None:
             read = flow.norm(rule, base if block.cfg.parallel else mid, block.ln2)
         else:
-            read = normed.joined_by(len(attended.relevant))
+            read = normed.joined_by(attended.n)
         fed = self.mlp(layer, read)
-        fed = note("hook_mlp_out", self.inject(fed, STEPS * layer + 2))
-        after = mid.joined_by(len(fed.relevant)).plus(fed)
+        fed = note("hook_mlp_out", self.inject(self.settled(fed), STEPS * layer + 2))
+        after = mid.joined_by(fed.n).plus(fed)
         return note("hook_resid_post", flow.norm(rule, after, block.mlp_norm) if post else after)
 
     def heads(self, layer: int, read: Parts, note: Callable[[str, Parts], Parts]) -> Parts:
@@ -208,19 +234,20 @@ class Sweep:
 
         That is [source, batch, pos or 1, d_vocab], [source, batch, class], or [source, batch, pos, d_model].
         """
-        model, rule = self.model, self.rule
+        model, rule, touched = self.model, self.rule, self.touched
         if at is not None:
             one = torch.arange(len(at), device=at.device)
-            x = x.along(lambda part: part[:, one, at][:, :, None])
+            x, touched = x.along(lambda part: part[:, one, at][:, :, None]), touched[:, one, at][:, :, None]
         x = flow.norm(rule, x, model.ln_final)
         if model.cfg.head == "none":
-            return x
+            return self.settled(x, touched)
         if model.cfg.pooling != "none":
-            x = x.along(self._pool)
+            x, touched = x.along(self._pool), touched.any(-1)
         if model.head is not None:
             x = flow.function(rule, flow.linear(rule, x, model.head.dense), model.head.act)
             x = x if model.head.ln is None else flow.norm(rule, x, model.head.ln)
-        return flow.capped(rule, flow.linear(rule, x, model.unembedding), model.cfg.logit_softcap)
+        x = flow.capped(rule, flow.linear(rule, x, model.unembedding), model.cfg.logit_softcap)
+        return self.settled(x, touched)
 
     def _pool(self, part: Tensor) -> Tensor:
         mask = None if self.prompts.mask is None else self.prompts.mask.repeat(len(part), 1)

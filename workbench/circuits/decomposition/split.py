@@ -15,7 +15,7 @@ from workbench.circuits.activations import Ablation, Ablator, batch_size_for
 from workbench.circuits.decomposition import baselines, flow, targets
 from workbench.circuits.decomposition.baselines import Baseline
 from workbench.circuits.decomposition.checks import check_baseline, check_prompts, check_sources, check_target
-from workbench.circuits.decomposition.contributions import Contributions, carry, prompts_that_fit
+from workbench.circuits.decomposition.contributions import Carried, Contributions, carry, prompts_that_fit
 from workbench.circuits.decomposition.propagate import Prompts, Source, Sweep
 from workbench.circuits.decomposition.rules import find
 from workbench.circuits.decomposition.sites import parse
@@ -149,22 +149,18 @@ def contributions(
         if isinstance(baseline, str) and baseline == "mean"
         else None
     )
-    found, whole = [], []
+    found: list[Carried] = []
     for start in range(0, n, size):
         part = slice(start, start + size)
         if not report.going:
-            found.append(torch.full((len(chosen), len(tokens[part])), torch.nan))
-            whole.append(found[-1][0])
+            found.append(_not_reached(len(chosen), len(tokens[part])))
             continue
         mask = None if attention_mask is None else attention_mask[part]
         prompts = Prompts.run(model, tokens[part].to(model.device), mask)
         values = mean or baseline_of(prompts, baseline[part] if isinstance(baseline, Tensor) else baseline)
-        given = carry(carrier, prompts, chosen, values, read.rows(start, start + size), budget=budget, report=report)
-        found.append(given[0])
-        whole.append(given[1])
-    names = tuple(source.name for source in chosen)
-    values_of = torch.cat(found, 1)
-    return Contributions(values_of, torch.cat(whole), names, read.name, read.unit, carrier.key, name_of(baseline))
+        rows = read.rows(start, start + size)
+        found.append(carry(carrier, prompts, chosen, values, rows, budget=budget, report=report))
+    return _joined(found, chosen, read.name, read.unit, carrier.key, name_of(baseline))
 
 
 def task_contributions(
@@ -202,22 +198,30 @@ def task_contributions(
     ablator = Ablator(model, task, ablation, size)
     batches = list(task.batches(size))
     report = Reporter(progress, len(chosen) * len(batches), "carrying sources")
-    found, whole = [], []
+    found: list[Carried] = []
     for batch in batches:
         if not report.going:
-            found.append(torch.full((len(chosen), len(batch)), torch.nan))
-            whole.append(found[-1][0])
+            found.append(_not_reached(len(chosen), len(batch)))
             continue
         prompts = Prompts.run(model, batch.clean.to(model.device), stream.attention_mask(model, batch), batch.lengths)
-        values, total = carry(
-            carrier, prompts, chosen, Baseline.of(ablator(batch)), targets.Metric(batch), budget=budget, report=report
-        )
-        found.append(values)
-        whole.append(total)
-    names = tuple(source.name for source in chosen)
-    return Contributions(
-        torch.cat(found, 1), torch.cat(whole), names, task.metric_name, task.metric_name, carrier.key, ablation
-    )
+        values, metric = Baseline.of(ablator(batch)), targets.Metric(batch)
+        found.append(carry(carrier, prompts, chosen, values, metric, budget=budget, report=report))
+    return _joined(found, chosen, task.metric_name, task.metric_name, carrier.key, ablation)
+
+
+def _not_reached(n: int, size: int) -> Carried:
+    """What stands for a batch of prompts that a stop left out."""
+    return torch.full((n, size), torch.nan), torch.full((size,), torch.nan), torch.zeros(n, dtype=torch.bool)
+
+
+def _joined(
+    found: Sequence[Carried], sources: Sequence[Source], target: str, unit: str, rule: str, baseline: str
+) -> Contributions:
+    """The batches as one."""
+    values, whole, reached = zip(*found, strict=True)
+    there = torch.cat([one[:, None].expand_as(of) for one, of in zip(reached, values, strict=True)], 1)
+    names = tuple(source.name for source in sources)
+    return Contributions(torch.cat(values, 1), torch.cat(whole), names, target, unit, rule, baseline, there)
 
 
 def all_nodes(cfg: ModelConfig) -> list[str]:

@@ -20,7 +20,8 @@ from workbench.kernels.statistics.row_sweep import Found, Wanted
 from workbench.kernels.triton_tiles import readable
 
 SUMS = 13
-SIDES = (16, 64)  # least and most queries and keys of a tile
+LEAST, MOST = 16, 64  # queries and keys of a tile
+WIDE = 256  # bytes of a head beyond which tiles are half as large: two of them must fit into shared memory
 
 
 @triton.jit
@@ -237,7 +238,8 @@ def triton_row_sweep(problem: Problem, wanted: Wanted) -> Found:
     at = torch.empty(batch, heads, queries, dtype=torch.int32, device=q.device)
     width = 0 if problem.v is None else v.shape[-1]
     values = sums.new_empty(batch, heads, queries, width)
-    rows, columns = (min(max(triton.next_power_of_2(side), SIDES[0]), SIDES[1]) for side in problem.tile)
+    most = MOST if max(d_head, v.shape[-1]) * q.element_size() <= WIDE else MOST // 2
+    rows, columns = (min(max(triton.next_power_of_2(side), LEAST), most) for side in problem.tile)
     if sums.numel():
         _kernel[(triton.cdiv(queries, rows), batch * heads)](
             q, k, v, norms, mask, sinks, sums, at, values,
@@ -247,6 +249,7 @@ def triton_row_sweep(problem: Problem, wanted: Wanted) -> Found:
             D2=max(16, triton.next_power_of_2(d_head)), DV2=max(16, triton.next_power_of_2(v.shape[-1])),
             RECENT=wanted.recent, CAUSAL=sight.causal, WINDOW=sight.window is not None, CAP=problem.softcap is not None,
             MASK=sight.key_mask is not None, VALUES=problem.v is not None, PRECISION="tf32" if half else "ieee",
+            num_warps=8 if rows * columns == MOST * MOST else 4,
         )  # fmt: skip
     return _finish(problem, wanted, sums, at, values)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from workbench.models.lookup import pick
-from workbench.models.mechanisms import outputs, pointwise, softmaxes, sparse
+from workbench.models.mechanisms import outputs, pointwise, softmaxes, sparse, tiled
 from workbench.models.mechanisms.record import (
     Call,
     Mechanism,
@@ -79,6 +79,7 @@ MECHANISMS: list[Mechanism] = [
         formula="relu(eˢ - 1) / (Σ abs(eˢ - 1) + ε)",
         reference="Zuhri et al. 2025, arXiv 2504.20966",
         weights=pointwise.softpick,
+        tiled=tiled.softpick,
         options={"eps": 1e-6},
         ranges={"eps": POSITIVE},
         rows="at most one",
@@ -89,6 +90,7 @@ MECHANISMS: list[Mechanism] = [
         formula="sigmoid(s + bias - log_n log(n))",
         reference="Ramapuram et al. 2024, arXiv 2409.04431",
         weights=pointwise.sigmoid,
+        tiled=tiled.sigmoid,
         options={"bias": 0.0, "log_n": 1.0},
         rows="any",
     ),
@@ -106,6 +108,7 @@ MECHANISMS: list[Mechanism] = [
         formula="[s - τ]₊",
         reference="Martins and Astudillo 2016, arXiv 1602.02068",
         weights=sparse.sparsemax,
+        tiled=tiled.sparsemax,
     ),
     Mechanism(
         key="entmax15",
@@ -113,6 +116,7 @@ MECHANISMS: list[Mechanism] = [
         formula="[s / 2 - τ]₊²",
         reference="Peters et al. 2019, arXiv 1905.05702",
         weights=sparse.entmax15,
+        tiled=tiled.entmax15,
     ),
     Mechanism(
         key="entmax",
@@ -120,6 +124,7 @@ MECHANISMS: list[Mechanism] = [
         formula="[(α - 1) s - τ]₊ to the power 1 / (α - 1)",
         reference="Correia et al. 2019, arXiv 1909.00015",
         weights=sparse.entmax,
+        tiled=tiled.entmax,
         options={"iterations": float(sparse.STEPS)},
         ranges={"iterations": (1.0, 1000.0)},
         parameters=(Parameter("alpha", (), 1.5),),

@@ -27,10 +27,6 @@ class Paper(Rule):
         relevant = held(norm, x)
         return relevant if norm.bias is None else relevant + norm.bias * share(x)
 
-    def function(self, x: Parts, function: Function, out: Tensor) -> Tensor:
-        """``f(x) - f(g)``."""
-        return out - function(x.irrelevant)
-
     def pattern(self, scores: Parts, function: Function, out: Tensor) -> Tensor:  # noqa: ARG002
         """``softmax`` of the relevant scores alone (eq. 10)."""
         return function(scores.relevant)

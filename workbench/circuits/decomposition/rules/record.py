@@ -7,7 +7,6 @@ for relevant parts, [1, batch, ...] for totals.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -20,8 +19,8 @@ Function = Callable[[Tensor], Tensor]
 Bilinear = Callable[[Tensor, Tensor], Tensor]
 
 
-class Rule(ABC):
-    """One way to decompose. Every method returns the relevant part of a step's output.
+class Rule:
+    """One way to decompose. Every method returns the relevant part of what a step gives: by itself, irrelevant first.
 
     Attributes:
         key: name in the registry.
@@ -29,7 +28,7 @@ class Rule(ABC):
         formula: one line of plain text; b is the relevant part, g the irrelevant one, x = b + g.
         reference: who proposed it, and where.
         by_runs: whether the irrelevant part of every activation is what the model computes from the irrelevant parts
-            before it; then attention of any kind can be run as it is.
+            before it; then these are carried, the model's own modules run on them, and no method is asked.
         holds_pattern: whether the pattern has no relevant part, whatever the scores are.
     """
 
@@ -44,21 +43,22 @@ class Rule(ABC):
         """Of ``moved + bias``, with ``moved`` both parts behind the matrix."""
         return moved.relevant
 
-    @abstractmethod
     def norm(self, x: Parts, norm: Norm, out: Tensor) -> Tensor:
         """Of ``out = norm(x)``."""
+        alone: Tensor = norm(x.irrelevant)
+        return out - alone
 
-    @abstractmethod
     def function(self, x: Parts, function: Function, out: Tensor) -> Tensor:
         """Of ``out = function(x)``, for activations."""
+        return out - function(x.irrelevant)
 
     def pattern(self, scores: Parts, function: Function, out: Tensor) -> Tensor:
         """Of ``out = function(scores)``, the attention pattern."""
         return self.function(scores, function, out)
 
-    @abstractmethod
     def product(self, left: Parts, right: Parts, times: Bilinear, out: Tensor) -> Tensor:
         """Of ``out = times(left, right)``, which is linear in each: scores, pattern times values, gate times input."""
+        return out - times(left.irrelevant, right.irrelevant)
 
 
 def held(norm: Norm, x: Parts) -> Tensor:
