@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -15,6 +16,8 @@ from PIL import Image
 from tests import digits
 from tests.circuits.decomposition.test_words import wordpiece
 from workbench import cli, decomposing
+from workbench.circuits.decomposition import phrases
+from workbench.circuits.decomposition.answers import answer
 from workbench.circuits.decomposition.contributions import bytes_of
 from workbench.circuits.progress import Stopped
 from workbench.decomposing import Request, Result
@@ -86,7 +89,8 @@ def test_patches_of_the_top_class(vision: Transformer) -> None:
     first, second = logits.topk(2)
     assert found.whole == pytest.approx(float(first[0] - first[1]), abs=1e-4)
     assert found.target == f"class {int(second[0])} − {int(second[1])}"
-    assert (found.kind, found.grid, len(found.values)) == ("patches", (4, 4), 17)
+    assert (found.kind, found.grid, found.special) == ("patches", (4, 4), ())
+    assert found.places == tuple((f"input@{i}",) for i in range(1, 17))  # position 0 is no patch
     assert len(found.tree) == 15
     assert torch.tensor(found.image).shape == (1, 8, 8)
 
@@ -104,6 +108,69 @@ def test_phrases_and_places_stand_side_by_side(model: Transformer) -> None:
     assert found.kind == "places"
     assert found.names == ("Mary and John", "John#2", "a1.h0@-1", "input@0-1")
     assert all(place[0].startswith(("input@", "a1.h0")) for place in found.places)
+
+
+def test_listed_sources_are_asked_together_too(model: Transformer) -> None:
+    listed = ["Mary", "a1.h2", "m0"]
+    found = ask(model, sources=listed, target="logit: Mary - John", rule="exact", baseline="zero")
+    tokens = model.to_tokens(TEXT)
+    mary = int(found.places[0][0].removeprefix("input@"))
+
+    def without(index: tuple[Any, ...]) -> Any:
+        def taken(x: torch.Tensor) -> torch.Tensor:
+            x = x.clone()
+            x[index] = 0
+            return x
+
+        return taken
+
+    taps = {
+        "blocks.0.hook_resid_pre": without((slice(None), mary)),
+        "blocks.1.attn.hook_z": without((slice(None), slice(None), 2)),
+        "blocks.0.hook_mlp_out": without(()),
+    }
+    lost = (model(tokens) - model(tokens, taps))[0, -1]
+    right, wrong = (model.to_single_token(word) for word in (" Mary", " John"))
+    assert found.together == pytest.approx(float(lost[right] - lost[wrong]), abs=1e-4)
+    single = ask(model, sources=["a1.h2"], target="logit: Mary - John")
+    assert single.together == single.values[0]
+
+
+@pytest.mark.parametrize(
+    ("sources", "target", "names"),
+    [
+        ("nodes", "a1.h0<q>", ["a0.h0", "a0.h1", "a0.h2", "a0.h3", "m0"]),
+        ("heads", "m0", ["a0.h0", "a0.h1", "a0.h2", "a0.h3"]),
+        ("mlps", "m1", ["m0"]),
+    ],
+)
+def test_of_all_heads_and_mlps_those_before_the_target_are_asked(
+    model: Transformer, sources: str, target: str, names: list[str]
+) -> None:
+    found = ask(model, sources=sources, target=target)
+    assert list(found.names) == names
+    figure = decomposing.pictures(Result.from_json(found.to_json()))["map"]
+    assert {mark.get("data-id") for mark in ElementTree.fromstring(figure.svg).iter()} >= set(names)
+    assert "Grey: comes after the target." in figure.caption
+
+
+def test_values_that_overflow_were_reached(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflow(*_: Any, **__: Any) -> Any:
+        return torch.full((3, 1), math.nan), torch.ones(1), torch.tensor([True, True, False])
+
+    monkeypatch.setattr("workbench.circuits.decomposition.phrases.carry", overflow)
+    tokens = model.to_tokens(TEXT)
+    groups = phrases.Groups(model, tokens, [["m0"], ["m1"], ["a0.h0"]], answer(model, tokens)[0])
+    groups([[0], [1], [2]])
+    assert groups.known == 2
+
+
+def test_a_map_without_a_number_is_no_picture(model: Transformer) -> None:
+    found = ask(model, sources="nodes")
+    lost = replace(found, values=(math.nan,) * len(found.values))
+    assert decomposing.pictures(lost) == {}
+    some = replace(found, values=(math.nan, *found.values[1:]))
+    assert "Grey: too large to be a number." in decomposing.pictures(some)["map"].caption
 
 
 def test_a_later_head_can_be_the_target(model: Transformer) -> None:
@@ -201,6 +268,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("model", {"target": "logit:"}, "'logit:' names no answer"),
     ("model", {"target": "Mary - John"}, "'Mary - John' is no target; write 'logit: Mary - John'"),
     ("model", {"target": "class: 7"}, "answers with words; write a target such as 'logit: Mary - John'"),
+    ("model", {"target": "a0.h0", "sources": "nodes"}, "None of the heads and MLPs comes before the target 'a0.h0'"),
     ("model", {"target": "a0.h0", "sources": ["m1"]}, "'m1' does not come before the target 'a0.h0'"),
     ("model", {"target": "similarity", "other": "x"}, "is no encoder of text"),
     ("model", {"other": "a second text"}, "A second text is compared by similarity"),

@@ -31,6 +31,7 @@ from workbench.runs.choose import choose_and_keep
 from workbench.runs.constants import CONSTANTS, constants_in, with_constants
 from workbench.runs.reuse import found_before
 from workbench.runs.sections import Section
+from workbench.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from workbench.circuits.activations import AnyAblation, OptimalConstants

@@ -140,7 +140,7 @@ def request_of(run: Run) -> Request:
     """What a run was asked; :func:`workbench.jobs.run_discovery` goes on with it."""
     info, settings = run.info, run.info.settings
     return Request(
-        model=str(info.model.get("source") or info.model.get("name", "")),
+        model=info.load_name,
         task=str(info.task.get("file") or info.task.get("name", "")),
         n=int(info.task.get("n", Request.n)),
         seed=info.seed,

@@ -1,8 +1,8 @@
 """Long work in a thread beside a page.
 
 Streamlit collects garbage after every run of a script, and every look of a page that waits is one. A collection walks
-through all objects of the process and holds the interpreter meanwhile; with torch and a model loaded that is a good part of
-a second, and the work stands still. So what there is when work begins is kept out of collections until it ends.
+through all objects of the process and holds the interpreter meanwhile; with torch and a model loaded that is a good
+part of a second, and the work stands still. So what there is when work begins is left out of collections until it ends.
 """
 
 from __future__ import annotations

@@ -65,6 +65,6 @@ def test_click_words_and_a_head_then_ask_what_feeds_its_queries(
 def test_patches_can_be_chosen_too(page: Any, server: str, tmp_path: Path) -> None:
     vision = digits.saved(digits.vision(), tmp_path)
     page.goto(f"{server}/decomposition?{urlencode({'look-at': vision, 'sample': 3})}")
-    page.locator(".wb-cell[data-id=s7]").click()
-    page.locator(".wb-chosen[data-id=s7]").wait_for()
+    page.locator(".wb-cell[data-id=s6]").click()
+    page.locator(".wb-chosen[data-id=s6]").wait_for()
     page.locator("[class*=st-key-chosen-input]", has_text="patch (1, 2)").wait_for()

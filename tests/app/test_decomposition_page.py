@@ -21,6 +21,7 @@ from workbench.circuits.decomposition import all_nodes, contributions
 from workbench.circuits.decomposition.answers import answer
 from workbench.circuits.progress import Progress, ProgressFn, Stopped
 from workbench.models import Transformer, registry
+from workbench.undisturbed import undisturbed
 
 TEXT = "When Mary and John went to the store, John gave a drink to"
 
@@ -183,7 +184,7 @@ def test_an_image_has_patches_and_classes(use: Any) -> None:
     app = opened(sample="4", explained="class", **{"right-class": "3", "wrong-class": "5"})
     logits = vision(inspection.sample(vision, 4)[0])[0]
     assert metrics(app)["class 3 − 5"] == pytest.approx(float(logits[3] - logits[5]), rel=0.01)
-    app.session_state["decomposition-patches-0"] = {"selected": {"id": "s6", "kind": "patch"}}
+    app.session_state["decomposition-patches-0"] = {"selected": {"id": "s5", "kind": "patch"}}
     ready(app.run())
     assert parameter(app, "chosen") == ["input@6"]
     assert [*table(app)] == ["patch (1, 1)"]
@@ -300,6 +301,14 @@ def test_work_ends_with_its_result_or_its_error() -> None:
     assert bad.done
     assert bad.result is None
     assert str(bad.error) == "wrong"
+
+
+def test_collections_leave_out_what_was_there_until_the_last_work_ends() -> None:
+    assert gc.get_freeze_count() == 0
+    with undisturbed():
+        with undisturbed():
+            assert gc.get_freeze_count() > 0
+        assert gc.get_freeze_count() > 0
     assert gc.get_freeze_count() == 0
 
 

@@ -214,6 +214,7 @@ def test_tiles_that_nobody_sees_are_skipped() -> None:
         (([1, 4, 5, 8], [1, 3, 5, 8], None), {}, r"4 query heads do not share the 3 heads of k evenly"),
         (([1, 4, 5, 8], [1, 2, 5, 6], None), {}, r"d_head.*q \[1, 4, 5, 8\], k \[1, 2, 5, 6\]"),
         (([1, 4, 5, 8], [1, 2, 5, 8], [1, 2, 4, 8]), {}, r"number of keys.*k \[1, 2, 5, 8\], v \[1, 2, 4, 8\]"),
+        (([1, 4, 0, 8], [1, 2, 5, 8], None), {}, r"q is empty: the shapes are q \[1, 4, 0, 8\]"),
         (([1, 1, 5, 8], [1, 1, 4, 8], None), {}, r"5 queries and only 4 keys"),
         (([1, 1, 5, 8], [1, 1, 5, 8], None), {"window": 0}, r"window of 0"),
         (([1, 1, 5, 8], [1, 1, 5, 8], None), {"softcap": 0.0}, r"softcap is 0"),

@@ -5,14 +5,15 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from workbench.models import ModelConfig, Past, fresh, mechanisms
+from workbench.models import ModelConfig, fresh, mechanisms
 from workbench.models import attention as module
 
 TILED = [mechanism.key for mechanism in mechanisms.MECHANISMS if mechanism.tiled is not None]
 
 
 def small(key, **changes):
-    sizes = {"n_layers": 2, "d_model": 16, "n_heads": 4, "n_key_value_heads": 2, "d_head": 4, "d_mlp": 8}
+    sizes: dict = {"family": "llama", "norm_eps": 1e-5, "act_fn": "silu", "gated_mlp": True, "attn_scale": 0.5}
+    sizes |= {"n_layers": 2, "d_model": 16, "n_heads": 4, "n_key_value_heads": 2, "d_head": 4, "d_mlp": 8}
     positions = {"positions": "rotary", "norm": "rms", "n_ctx": 2048, "d_vocab": 11}
     return fresh(ModelConfig(attention=key, **(sizes | positions | changes)))
 
@@ -34,12 +35,6 @@ def test_a_model_in_tiles_gives_what_it_gives_with_patterns(key):
     tokens = torch.randint(0, 11, (2, 30))
     open_, tiled = both(lambda: model(tokens))
     assert (open_ - tiled).abs().max() < 1e-5 * open_.abs().max()
-
-    def with_past():
-        past = Past()
-        return torch.cat([model(tokens[:, :20], past=past), model(tokens[:, 20:], past=past)], 1)
-
-    assert (both(with_past)[1] - open_).abs().max() < 1e-5 * open_.abs().max()
 
 
 @pytest.mark.parametrize("key", TILED)
@@ -76,6 +71,14 @@ def test_padding_on_the_left_and_half_precision_keep_their_patterns():
     with patch.object(module, "LONG", 1):
         assert torch.equal(model(tokens, attention_mask=mask), expected)
         half = small("sparsemax").to(torch.bfloat16)
-        with patch.object(module.Attention, "attend_openly", side_effect=RuntimeError("patterns")):
-            with pytest.raises(RuntimeError, match="patterns"):
-                half(tokens)
+        opened = patch.object(module.Attention, "attend_openly", side_effect=RuntimeError("patterns"))
+        with opened, pytest.raises(RuntimeError, match="patterns"):
+            half(tokens)
+
+
+def test_entmax_cut_short_on_purpose_is_not_solved_to_the_end():
+    tokens = torch.randint(0, 11, (1, 20))
+    model = small("entmax", attention_options=(("iterations", 1.0),))
+    expected = model(tokens)
+    with patch.object(module, "LONG", 1):
+        assert torch.equal(model(tokens), expected)

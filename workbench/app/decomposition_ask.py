@@ -10,6 +10,7 @@ import streamlit as st
 
 from workbench import decomposing, inspection
 from workbench.app import state
+from workbench.app.image import ask_image
 from workbench.app.model_detail import escaped
 from workbench.circuits import Task, tasks
 from workbench.circuits.decomposition import RULES
@@ -24,7 +25,6 @@ OWN = "own"
 _EXAMPLE = registry.MODELS[0].example
 _SECOND = "The central bank increased its interest rates."
 _PROMPTS = 8  # of each task
-_MOST_MIB = 20  # of a picture
 
 RULE_WORDS = {
     "shapley": "Where two things are multiplied or bent together, each side gets half of what they do together.",
@@ -83,8 +83,9 @@ def ask() -> Asked:
     uploaded: Given | None = None
     answers: tuple[str, str] | None = None
     if model.images is not None:
-        given, uploaded, image = _image(model)
-        request = Request(name, image=image)
+        given, number = ask_image(model, "decomposition-upload")
+        uploaded = given if number is None else None
+        request = Request(name, image=given.subject if number is None else str(number))
     else:
         request, answers = _text(model, name)
         given = inspection.read(model, request.text)
@@ -136,26 +137,6 @@ def _answers(model: Transformer, task: Task, prompt: int) -> tuple[str, str] | N
     if len(right) != 1 or len(wrong) != 1:
         return None
     return model.text.pieces([*right])[0], model.text.pieces([*wrong])[0]
-
-
-def _image(model: Transformer) -> tuple[Given, Given | None, str]:
-    """A sample by its number, or an uploaded picture; the last is its name in a request."""
-    upload = st.file_uploader(
-        "Your own picture",
-        type=["png", "jpg", "jpeg", "webp", "bmp", "gif"],
-        key="decomposition-upload",
-        max_upload_size=_MOST_MIB,
-        help="It stays on this machine. The model's image processor resizes it, or, where there is none, we do.",
-    )
-    if upload is not None:
-        invert = st.toggle("Light for dark", key="invert", bind="query-params", help="For ink on paper.")
-        pixels = inspection.pixels_of(model, inspection.picture(upload.getvalue()), invert=bool(invert))
-        given = inspection.see(model, pixels, upload.name)
-        return given, given, upload.name
-    number = state.whole_number("or sample", inspection.n_samples(model) - 1, "sample")
-    pixels, title = inspection.sample(model, number)
-    st.caption(f"Sample {number}: {title}.")
-    return inspection.see(model, pixels, f"sample {number}: {title}"), None, str(number)
 
 
 # -- the target and the rule -----------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def _attention(run: Run, layer: int, head: int) -> Exportable | None:
         help="Many heads park attention that they do not need on the first token; this takes it out of the scale.",
     )
     try:
-        model = state.model(str(run.info.model.get("source") or run.info.model.get("name")))
+        model = state.model(run.info.load_name)
         jobs.check_same_model(run, model)
         view = _pattern(run, model, layer, head, int(prompt), str(side), bool(mute))
     except ValueError as error:
@@ -113,6 +113,9 @@ def _attention(run: Run, layer: int, head: int) -> Exportable | None:
         return None
     assert view.figure is not None
     show_figure(view.figure, "attention", widest=640)
+    if model.cfg.causal and model.tokenizer is not None:  # other inputs are more than their text
+        sides = run.info.prompts.get(str(side), texts)
+        links.what_feeds(run.info.load_name, layer, head, text=sides[int(prompt)])
     return view
 
 

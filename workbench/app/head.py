@@ -118,7 +118,7 @@ def _of_run(run: Run) -> tuple[Transformer, Given, int]:
     if st.button("Take any text instead", type="tertiary"):
         state.set_parameter("run", None)
         st.rerun()
-    model = state.model(str(run.info.model.get("source") or run.info.model.get("name")))
+    model = state.model(run.info.load_name)
     jobs.check_same_model(run, model)
     texts: list[str] = run.info.prompts.get("clean", [])
     if not texts:
@@ -191,9 +191,26 @@ def _looked(model: Transformer, given: Given, layer: int, head: int, at: int) ->
 def _heading(place: Place) -> None:
     row = st.columns([5, 2], vertical_alignment="center")
     row[0].title(f"Head {place.layer}.{place.head}")
-    if place.run is not None:
-        with row[1]:
+    with row[1]:
+        if place.run is not None:
             links.link("In its circuit", "circuits", icon=":material/hub:", run=place.run.id, node=place.name)
+        shown = _in_address(place)
+        if shown is not None:
+            at = "-1" if place.at == len(place.given.names) - 1 else str(place.at)
+            name = st.session_state["look-at"] if place.run is None else place.run.info.load_name
+            links.what_feeds(str(name), place.layer, place.head, at, **shown)
+
+
+def _in_address(place: Place) -> dict[str, str] | None:
+    """The input as another page's address names it; None where it cannot."""
+    model, given = place.model, place.given
+    if model.images is not None:
+        return None if place.run is not None else {"sample": state.parameter("sample") or "0"}
+    if model.tokenizer is None:
+        return {"tokens": " ".join(given.names)}
+    if place.run is not None and not model.cfg.causal:
+        return None  # more than its text
+    return {"text": given.subject}
 
 
 @st.cache_resource(max_entries=4, show_spinner=False, hash_funcs=_HASHES)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from workbench.app.state import LONGEST
+
 Where = Literal["circuits", "head", "decomposition", "runs"]
 
 
@@ -31,6 +33,22 @@ def page_of(where: Where) -> Any:
 def link(label: str, where: Where, *, help: str | None = None, icon: str | None = None, **parameters: str) -> None:
     """A link to a page at an address."""
     st.page_link(page_of(where), label=label, help=help, icon=icon, query_params=parameters)
+
+
+def what_feeds(model: str, layer: int, head: int, at: str = "-1", **shown: str) -> None:
+    """A link to what the words, heads and MLPs give to a head's queries.
+
+    Args:
+        model: name of the model.
+        layer, head: of the head.
+        at: position of the queries, as in the name of a place.
+        shown: the input in the address: ``text``, ``tokens`` by number, or ``sample`` of a vision model.
+    """
+    if any(len(value) > LONGEST for value in shown.values()):
+        return
+    place = {"look-at": model, "explained": "place", "place": f"a{layer}.h{head}<q>@{at}", "from": "own"}
+    about = "What words, heads and MLPs give to its queries."
+    link("What feeds it", "decomposition", help=about, icon=":material/call_split:", **place, **shown)
 
 
 def go(where: Where, **parameters: str) -> None:

@@ -13,6 +13,7 @@ import streamlit as st
 from workbench import inspection
 from workbench.app import model_detail, state
 from workbench.app.figure import show
+from workbench.app.image import ask_image
 from workbench.app.layout import beside
 from workbench.inspection import Comparison, Given
 from workbench.models import Transformer, mechanisms, registry
@@ -22,7 +23,6 @@ HEADS, PATTERN = "model-heads", "model-pattern"  # keys of the two figures
 
 _PLACES = {"all": "all heads", "layer": "one layer", "head": "the selected head"}
 _EXAMPLE = registry.MODELS[0].example
-_MOST_MIB = 20  # of a picture
 
 
 @dataclass(frozen=True)
@@ -106,33 +106,11 @@ def _input(model: Transformer, name: str) -> Given:
         ValueError: the model cannot read it; one sentence.
     """
     if model.images is not None:
-        return _image(model)
+        return ask_image(model, "look-upload")[0]
     example = registry.find(name).example if name in registry.names() else _EXAMPLE
     if model.tokenizer is None:
         return inspection.read(model, state.written("Token numbers", "0 1 2", "tokens"))
     return inspection.read(model, state.written("Text", example or _EXAMPLE, "text"))
-
-
-def _image(model: Transformer) -> Given:
-    """A sample by its number, or an uploaded picture."""
-    upload = st.file_uploader(
-        "Your own picture",
-        type=["png", "jpg", "jpeg", "webp", "bmp", "gif"],
-        key="look-upload",
-        max_upload_size=_MOST_MIB,
-        help="It stays on this machine. The model's image processor resizes it, or, where there is none, we do.",
-    )
-    if upload is None:
-        n = inspection.n_samples(model)
-        number = state.whole_number("or sample", n - 1, "sample", help="Images that come with scikit-learn.")
-        pixels, title = inspection.sample(model, number)
-        st.caption(f"Sample {number} of {n}: {title}.")
-        return inspection.see(model, pixels, f"sample {number}: {title}")
-    invert = st.toggle(
-        "Light for dark", key="invert", bind="query-params", help="For ink on paper, where a model knows light strokes."
-    )
-    picture = inspection.picture(upload.getvalue())
-    return inspection.see(model, inspection.pixels_of(model, picture, invert=bool(invert)), upload.name)
 
 
 def _mechanism(model: Transformer, selected: tuple[int, int] | None) -> Ask:

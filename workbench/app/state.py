@@ -11,6 +11,9 @@ import streamlit as st
 from workbench.models import Transformer, load, registry
 from workbench.runs import RunStore
 
+LONGEST = 1500
+"""Letters of a text that an address may hold: browsers and servers cut long ones off."""
+
 
 def store() -> RunStore:
     """The user's run store."""
@@ -198,6 +201,5 @@ def written(label: str, example: str, key: str, help: str | None = None) -> str:
         st.session_state[key] = example
     st.session_state[f"{key}-example"] = example
     text: str = st.text_area(label, key=key, help=help)
-    # Browsers and servers cut long addresses off.
-    set_parameter(key, text if text != example and len(text) <= 1500 else None)
+    set_parameter(key, text if text != example and len(text) <= LONGEST else None)
     return text

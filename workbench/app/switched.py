@@ -90,7 +90,7 @@ def effect_of(run: Run, off: tuple[str, ...], kind: str, prompt: int) -> Effect:
     Raises:
         ValueError: the model is another by now, or its prompts cannot be made again.
     """
-    model = state.model(str(run.info.model.get("source") or run.info.model.get("name")))
+    model = state.model(run.info.load_name)
     jobs.check_same_model(run, model)
     task = _task(run, model)
     # A prompt that is not there is the first, as in the list of prompts.

@@ -150,7 +150,7 @@ class _Batch:
     def nodes(self) -> Tensor | None:
         """[writers, readers] summed over prompts; None when stopped."""
         found = torch.zeros(len(self.sources), dtype=torch.float64)
-        size = sources_that_fit(self.prompts, self.budget)
+        size = sources_that_fit(self.prompts, self.budget, self.rule)
         for start in range(0, len(self.sources), size):
             if not self.report.going:
                 return None
@@ -167,7 +167,7 @@ class _Batch:
         if slopes is None:
             return None
         found = torch.zeros(len(self.sources), len(self.graph.readers), dtype=torch.float64)
-        size = sources_that_fit(self.prompts, self.budget)
+        size = sources_that_fit(self.prompts, self.budget, self.rule)
         for start in range(0, len(self.sources), size):
             if not self.report.going:
                 return None

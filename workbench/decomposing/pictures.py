@@ -26,8 +26,7 @@ def pictures(result: Result) -> dict[str, Figure]:
         return _map(result, caption)
     if result.kind == "patches":
         assert result.grid is not None
-        before = tuple(result.names[i] for i in result.special)
-        picture = Picture(torch.tensor(result.image), result.grid, before)
+        picture = Picture(torch.tensor(result.image), result.grid)
         found = {"patches": patch_contributions(picture, result.values, unit=result.unit, caption=caption)}
         if result.tree:
             found["tree"] = patch_groups(picture, result.values, result.tree, unit=result.unit, caption=caption)

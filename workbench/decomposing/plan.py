@@ -60,6 +60,8 @@ def understood(request: Request, model: Transformer, given: Given | None) -> Pla
     if vision:
         seen = given or inspection.named(model, request.image)
         cut, image = words.patches(model, seen.tensor), seen.image
+        # What stands before the patches is the same for every image.
+        cut = replace(cut, parts=tuple(part for part in cut.parts if not part.special))
     else:
         cut = words.tokens(model, request.text) if sources != "words" else words.words(model, request.text)
         image = None

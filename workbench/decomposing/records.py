@@ -94,7 +94,7 @@ class Result:
         target: what was read, in words, such as ``logit of ' Mary' - ' John' at the last position``.
         unit: of the values.
         tree: the merges, where a tree was asked for.
-        special: numbers of the sources that are no part of the text or image (``[CLS]``).
+        special: numbers of the sources that are no part of the text (``[CLS]``).
         grid: rows and columns of patches, for an image.
         size: layers of the model and heads of each, for heads, MLPs and nodes.
         image: what a person sees, from 0 to 1 [channel][height][width], for an image.

@@ -173,12 +173,9 @@ class Attention(nn.Module):
     def attend(self, q: Heads, k: Tensor, v: Tensor, positions: Positions) -> Heads:
         """Head outputs by the fused kernel; the pattern is never made where softmax is all there is to it."""
         exact = self.cfg.attn_rounding == "nothing" and q.dtype in HALF
-        if self._fits_tiles(q, k, positions):
-            assert self.mechanism.tiled is not None
-            if k.shape[2] != v.shape[2]:
-                k, v = self.match_heads(q, k), self.match_heads(q, v)
-            call = Call(q, k, self.cfg.attn_scale, dict(self.learned.items()), self.options, self.layer)
-            return self.mechanism.tiled(v, call, self.cfg.causal)
+        tiled = self._tiled(q, k, v, positions)
+        if tiled is not None:
+            return tiled
         if self.cfg.attn_softcap is not None or not self.is_softmax or exact:
             return self.attend_openly(q, k, v, NO_TAPS, "", positions)
         q, scale = self._scaled(q)
@@ -197,14 +194,18 @@ class Attention(nn.Module):
         )
         return z.transpose(1, 2)
 
-    def _fits_tiles(self, q: Heads, k: Tensor, positions: Positions) -> bool:
-        """Whether a long text's head outputs come in tiles: the same numbers without the pattern.
+    def _tiled(self, q: Heads, k: Tensor, v: Tensor, positions: Positions) -> Heads | None:
+        """Head outputs of a long text without its pattern, the same numbers; None where it takes the pattern.
 
-        Not in half precision, where the pattern is made of rounded scores and the tiles are not.
+        Half precision does: there the pattern is made of rounded scores, and tiles are not.
         """
-        possible = self.mechanism.tiled is not None and self.chosen is None and q.dtype not in HALF
-        plain = positions.visible is None and self.cfg.attn_softcap is None
-        return possible and plain and k.shape[1] >= LONG
+        plain = positions.visible is None and self.cfg.attn_softcap is None and self.chosen is None
+        if self.mechanism.tiled is None or not plain or q.dtype in HALF or k.shape[1] < LONG:
+            return None
+        if k.shape[2] != v.shape[2]:
+            k, v = self.match_heads(q, k), self.match_heads(q, v)
+        call = Call(q, k, self.cfg.attn_scale, dict(self.learned.items()), self.options, self.layer)
+        return self.mechanism.tiled(v, call, self.cfg.causal)
 
     def attend_openly(self, q: Heads, k: Tensor, v: Tensor, tap: Taps, name: str, positions: Positions) -> Heads:
         """Head outputs step by step, with scores and pattern [b h query key] open to taps."""

@@ -80,6 +80,11 @@ class RunInfo:
     error: str | None = None
 
     @property
+    def load_name(self) -> str:
+        """What its model is loaded by: where it came from, or its name."""
+        return str(self.model.get("source") or self.model.get("name", ""))
+
+    @property
     def short_caption(self) -> str:
         """Model, task, method and settings in one line, for the foot of a picture."""
         options = ", ".join(f"{name} {value}" for name, value in self.settings.get("options", {}).items())

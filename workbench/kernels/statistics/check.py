@@ -87,19 +87,21 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor | None) -> None:
     for name, x in given.items():
         if x.ndim != 4:
             raise ValueError(f"{name} must be [batch, head, position, d_head], but the shapes are {shapes}.")
+        if x.numel() == 0:
+            raise ValueError(f"{name} is empty: the shapes are {shapes}; give one query and one key or more.")
         if x.dtype not in DTYPES:
             raise ValueError(f"{name} has the type {x.dtype}; queries, keys and values are floating-point numbers.")
         if x.device != q.device:
             raise ValueError(f"q is on {q.device} and {name} on {x.device}; bring them to one device.")
         if x.shape[0] != q.shape[0]:
             raise ValueError(f"q and {name} differ in the batch: the shapes are {shapes}.")
-        if x.shape[1] == 0 or q.shape[1] % x.shape[1]:
+        if q.shape[1] % x.shape[1]:
             raise ValueError(
                 f"The {q.shape[1]} query heads do not share the {x.shape[1]} heads of {name} evenly: "
                 f"the shapes are {shapes}."
             )
-    if k.shape[3] != q.shape[3] or q.shape[3] == 0:
-        raise ValueError(f"q and k differ in d_head, or it is 0: the shapes are {shapes}.")
+    if k.shape[3] != q.shape[3]:
+        raise ValueError(f"q and k differ in d_head: the shapes are {shapes}.")
     if v is not None and v.shape[2] != k.shape[2]:
         raise ValueError(f"k and v differ in the number of keys: the shapes are {shapes}.")
 

@@ -165,3 +165,7 @@ class Problem:
         """
         if broken.any():
             raise NonFiniteScores(*broken.nonzero()[0].tolist())
+
+    def require_finite(self, low: Tensor, high: Tensor) -> None:
+        """The same, given the lowest and highest visible score of every row [batch, head, query]."""
+        self.refuse(~(low.isfinite() & high.isfinite()))

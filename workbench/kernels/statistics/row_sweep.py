@@ -55,7 +55,7 @@ def row_sweep(problem: Problem, wanted: Wanted) -> Found:
                 if name not in found:
                     found[name] = x.new_empty(*shape, *x.shape[3:])
                 found[name][rows, heads, i0:i1] = x
-    problem.refuse(~(found["logit_min"].isfinite() & found["logit_max"].isfinite()))
+    problem.require_finite(found["logit_min"], found["logit_max"])
     return found
 
 
@@ -182,7 +182,7 @@ class _Rows:
         }
         if self.problem.v is not None:
             width = self.problem.v.shape[-1] + 1
-            values = torch.zeros(*self.shape, width, dtype=self.problem.work) if self.values is None else self.values
+            values = self.problem.k.new_zeros(*self.shape, width) if self.values is None else self.values
             values = values / total[..., None]
             output = values[..., :-1]
             found |= {"norm_of_sum": output.norm(dim=-1), "sum_of_norms": values[..., -1]}

@@ -80,5 +80,8 @@ def _select(problem: Problem, i0: int, i1: int, n: int) -> tuple[Tensor, Tensor,
             places = (places + j0).masked_fill_(some == -torch.inf, -1)
             best, order = torch.cat([best, some], -1).topk(n, dim=-1)
             at = torch.cat([at, places], -1).gather(-1, order)
-        lse = torch.logaddexp(lse, s.logsumexp(-1).to(lse.dtype))
+        # The largest score is added in float64: of a score of 1e4, float32 keeps too little for a weight.
+        base = top.masked_fill(top == -torch.inf, 0)
+        added = base.to(lse.dtype) + s.sub_(base[..., None]).exp_().sum(-1).to(lse.dtype).log()
+        lse = torch.logaddexp(lse, added)
     return best.to(lse.dtype), at, lse

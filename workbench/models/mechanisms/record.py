@@ -109,7 +109,8 @@ class Mechanism:
             a row without any visible key is all zeros.
         scores: the scores [batch head query key] before the mask.
         tiled: head outputs [batch query head d_head] from v, a call whose keys may be shared by groups of heads, and
-            whether attention is causal, without ever holding a pattern; None where there is no such way.
+            whether attention is causal, without ever holding a pattern; None where there is no such way, or it gives
+            None where the settings allow none.
         values: the values that are mixed, from the layer's own v and the first layer's, both [batch key head d_head].
         output: head outputs [batch query head d_head] from ``z`` of that shape and the attention's normalised input
             [batch query d_model].
@@ -126,7 +127,7 @@ class Mechanism:
     reference: str
     weights: Callable[[Tensor, Call], Tensor]
     scores: Callable[[Call], Tensor] = scaled_product
-    tiled: Callable[[Tensor, Call, bool], Tensor] | None = None
+    tiled: Callable[[Tensor, Call, bool], Tensor | None] | None = None
     values: Callable[[Tensor, Tensor, Call], Tensor] | None = None
     output: Callable[[Tensor, Tensor, Call], Tensor] | None = None
     options: Mapping[str, float] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from workbench.kernels import entmax_attention, sigmoid_attention, softpick_attention, sparsemax_attention
 from workbench.models.mechanisms.record import Call, Heads
-from workbench.models.mechanisms.sparse import ALPHAS
+from workbench.models.mechanisms.sparse import ALPHAS, STEPS
 
 # From so many keys on tiles are faster than the pattern; below, a text in a few strips gains nothing.
 LONG = 1024
@@ -22,8 +22,10 @@ def entmax15(v: Tensor, call: Call, causal: bool) -> Heads:
     return _turned(entmax_attention(*_turn(v, call), alpha=1.5, scale=call.scale, causal=causal))
 
 
-def entmax(v: Tensor, call: Call, causal: bool) -> Heads:
-    """Head outputs of alpha-entmax, solved to the end whatever the option ``iterations``."""
+def entmax(v: Tensor, call: Call, causal: bool) -> Heads | None:
+    """Head outputs of alpha-entmax; None where ``iterations`` may cut it short."""
+    if call.options["iterations"] < STEPS:
+        return None
     alpha = call.parameters["alpha"].clamp(*ALPHAS)
     return _turned(entmax_attention(*_turn(v, call), alpha=alpha, scale=call.scale, causal=causal))
 
