@@ -51,7 +51,7 @@ def test_the_default_target_is_the_models_own_answer_and_says_so(model: Transfor
     first, second = logits.topk(2).values.tolist()
     assert found.whole == pytest.approx(first - second, abs=1e-4)
     assert found.notes[0].startswith("The target is the model's own first choice of the next word, ")
-    assert (found.request.rule, found.request.baseline) == ("shapley", "mean")
+    assert (found.request.rule, found.request.baseline) == ("shapley", "rest")
     assert found.complete
 
 
@@ -263,7 +263,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("model", {"sources": "heads", "tree": True}, "A tree joins neighbouring words or patches"),
     ("model", {"rule": "shaply"}, "There is no decomposition rule 'shaply'; did you mean 'shapley'?"),
     ("model", {"rule": "frozen", "tree": True}, "The rule 'frozen' is linear"),
-    ("model", {"baseline": "none"}, "Unknown baseline 'none'; choose one of zero, mean, blank."),
+    ("model", {"baseline": "none"}, "Unknown baseline 'none'; choose one of rest, mean, zero, blank."),
     ("model", {"target": "logit: Marry - John"}, "'Marry' is not one token for this model"),
     ("model", {"target": "logit:"}, "'logit:' names no answer"),
     ("model", {"target": "Mary - John"}, "'Mary - John' is no target; write 'logit: Mary - John'"),

@@ -8,6 +8,7 @@ it row by row; and weights give it without any row.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -234,5 +235,5 @@ def _with_bias(attn: Attention, linear: nn.Linear) -> Float[Tensor, "head d_head
 def _longest_normed(norm: Norm) -> float:
     """Longest vector that a norm gives: ``sqrt(d) max |weight|``, and its bias."""
     assert norm.weight is not None
-    longest = float(norm.weight.double().abs().max()) * len(norm.weight) ** 0.5
+    longest = float(norm.weight.double().abs().max()) * math.sqrt(len(norm.weight))
     return longest if norm.bias is None else longest + float(torch.linalg.vector_norm(norm.bias.double()))

@@ -17,10 +17,11 @@ from workbench.decomposing.records import BASELINES, SOURCES, Request
 from workbench.inspection import Given
 from workbench.models import Transformer
 
-RULE, BASELINE = "shapley", "mean"
+RULE, BASELINE = "shapley", "rest"
 """What is used where nothing is named. Against the mean over the input's own positions the model still reads an input
 of the usual size, and of the rules the Shapley value then finds the words that carry an answer, with the right sign,
-most often; the measurements are in the documentation."""
+most often. The first position is left out of the mean: what an MLP writes there can be a hundred times as large as
+elsewhere, and a mean with it is like no position at all. The measurements are in the documentation."""
 INPUTS = ("words", "tokens", "patches")
 NODES = ("heads", "mlps", "nodes")
 

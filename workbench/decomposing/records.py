@@ -17,8 +17,9 @@ SOURCES: dict[str, str] = {
 }
 """What ``Request.sources`` may name, and what it is in words."""
 BASELINES: dict[str, str] = {
-    "zero": "nothing",
+    "rest": "the mean over this input's positions but the first",
     "mean": "the mean over all positions of this input",
+    "zero": "nothing",
     "blank": "an input of masks (or padding), or of empty patches",
 }
 """What ``Request.baseline`` may name, and what it is in words."""
@@ -40,7 +41,7 @@ class Request:
             as ``a9.h6<q>@-1``; empty for the model's own answer: the most likely next token against the runner-up, the
             top class against the next, ``similarity`` for an encoder of sentences.
         rule: key of a decomposition rule; empty for ``shapley``.
-        baseline: a key of :data:`BASELINES`; empty for ``mean``.
+        baseline: a key of :data:`BASELINES`; empty for ``rest``.
         tree: whether to build the tree of phrases or patches as well (words, tokens and patches only).
     """
 

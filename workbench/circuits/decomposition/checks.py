@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from workbench.circuits.decomposition.propagate import Source
 
 
+MEANS = ("mean", "rest")
+"""Baselines that are a mean over positions."""
+
+
 def check_prompts(
     model: Transformer, tokens: Tensor, mask: Int[Tensor, "batch pos"] | None
 ) -> tuple[Int[Tensor, " batch"], int]:
@@ -75,10 +79,10 @@ def check_baseline(baseline: str | Tensor, tokens: Tensor) -> None:
         ValueError: an unknown name, or tokens of another shape.
     """
     if isinstance(baseline, str):
-        if baseline not in ("zero", "mean"):
-            raise ValueError(f"Unknown baseline '{baseline}'; choose zero, mean, or give other tokens.")
+        if baseline not in ("zero", *MEANS):
+            raise ValueError(f"Unknown baseline '{baseline}'; choose zero, mean, rest, or give other tokens.")
     elif not isinstance(baseline, Tensor):
-        raise ValueError(f"A baseline is zero, mean or a tensor of tokens, not {type(baseline).__name__}.")
+        raise ValueError(f"A baseline is zero, mean, rest or a tensor of tokens, not {type(baseline).__name__}.")
     elif baseline.shape != tokens.shape:
         raise ValueError(
             f"The baseline's tokens are {list(baseline.shape)}, the prompt's {list(tokens.shape)}; give one "

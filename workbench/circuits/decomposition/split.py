@@ -14,7 +14,7 @@ from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, Ablator, batch_size_for
 from workbench.circuits.decomposition import baselines, flow, targets
 from workbench.circuits.decomposition.baselines import Baseline
-from workbench.circuits.decomposition.checks import check_baseline, check_prompts, check_sources, check_target
+from workbench.circuits.decomposition.checks import MEANS, check_baseline, check_prompts, check_sources, check_target
 from workbench.circuits.decomposition.contributions import Carried, Contributions, carry, prompts_that_fit
 from workbench.circuits.decomposition.propagate import Prompts, Source, Sweep
 from workbench.circuits.decomposition.rules import find
@@ -76,8 +76,9 @@ def decompose(
         sources: places such as ``a9.h6``, ``a9.h6@-1``, ``m4``, ``resid7``, ``input@2-5``
             (:mod:`workbench.circuits.decomposition.sites`).
         rule: how parts are carried, see :data:`RULES`.
-        baseline: what the sources are compared with: ``zero``, ``mean`` (over all positions of these prompts), or
-            other tokens of the same shape.
+        baseline: what the sources are compared with: ``zero``, ``mean`` (over all positions of these prompts), ``rest``
+            (the mean over all positions but each prompt's first, where attention parks and activations can be a hundred
+            times as large), or other tokens of the same shape.
         keep: hook names of block activations whose parts are wanted, see :data:`KEPT`.
         attention_mask: as for the model.
 
@@ -145,8 +146,8 @@ def contributions(
     size = prompts_that_fit(model, width, n, budget, carrier)
     report = Reporter(progress, len(chosen) * math.ceil(n / size), "carrying sources")
     mean = (
-        baseline_of(Prompts.run(model, tokens.to(model.device), attention_mask), "mean")
-        if isinstance(baseline, str) and baseline == "mean"
+        baseline_of(Prompts.run(model, tokens.to(model.device), attention_mask), baseline)
+        if isinstance(baseline, str) and baseline in MEANS
         else None
     )
     found: list[Carried] = []
@@ -284,7 +285,10 @@ def baseline_of(prompts: Prompts, given: str | Tensor) -> Baseline:
     if isinstance(given, Tensor):
         return values
     places = torch.arange(prompts.width, device=prompts.lengths.device)
-    return baselines.mean_of(values, places < prompts.lengths[:, None])
+    real = places < prompts.lengths[:, None]
+    if given == "rest" and prompts.width > 1:
+        real = real & (places > 0)
+    return baselines.mean_of(values, real)
 
 
 def name_of(baseline: str | Tensor) -> str:
