@@ -16,11 +16,11 @@ from PIL import Image
 from tests import digits
 from tests.circuits.decomposition.test_words import wordpiece
 from workbench import cli, decomposing
-from workbench.circuits.decomposition import phrases
+from workbench.circuits.decomposition import phrases, words
 from workbench.circuits.decomposition.answers import answer
 from workbench.circuits.decomposition.contributions import bytes_of
 from workbench.circuits.progress import Stopped
-from workbench.decomposing import Request, Result
+from workbench.decomposing import Request, Result, plan
 from workbench.models import Transformer, load, save, sentence_embeddings
 
 TEXT = "When Mary and John went to the store, John gave a drink to"
@@ -51,7 +51,7 @@ def test_the_default_target_is_the_models_own_answer_and_says_so(model: Transfor
     first, second = logits.topk(2).values.tolist()
     assert found.whole == pytest.approx(first - second, abs=1e-4)
     assert found.notes[0].startswith("The target is the model's own first choice of the next word, ")
-    assert (found.request.rule, found.request.baseline) == ("shapley", "rest")
+    assert (found.request.rule, found.request.baseline) == ("shapley", "mean")
     assert found.complete
 
 
@@ -75,6 +75,21 @@ def test_a_words_occlusion_is_what_the_model_loses_without_it(model: Transformer
     assert found.whole == pytest.approx(float(with_all[right] - with_all[wrong]), abs=1e-4)
 
 
+def test_the_mean_leaves_out_the_first_position_of_a_causal_model(model: Transformer, bert: Transformer) -> None:
+    found = ask(model, sources=["m0"], target="logit: Mary - John", rule="exact")
+    tokens = model.to_tokens(TEXT)
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return x[:, 1:].mean(1, keepdim=True).expand_as(x)
+
+    lost = (model(tokens) - model(tokens, {"blocks.0.hook_mlp_out": mean}))[0, -1]
+    right, wrong = (model.to_single_token(word) for word in (" Mary", " John"))
+    assert found.values[0] == pytest.approx(float(lost[right] - lost[wrong]), abs=1e-4)
+    cut = words.words(bert, "the unhappy fox")
+    assert (plan.against(model, cut, "mean"), plan.against(bert, cut, "mean")) == ("rest", "mean")
+    assert math.isfinite(ask(model, text="Mary").values[0])  # no other position
+
+
 def test_the_similarity_is_the_one_of_the_sentences_and_its_frozen_parts_add_up(bert: Transformer) -> None:
     found = ask(bert, text="the unhappy fox", other="the fox is very unhappy", rule="frozen", baseline="zero")
     one, other = sentence_embeddings(bert, ["the unhappy fox", "the fox is very unhappy"])
@@ -85,7 +100,7 @@ def test_the_similarity_is_the_one_of_the_sentences_and_its_frozen_parts_add_up(
 
 def test_patches_of_the_top_class(vision: Transformer) -> None:
     found = ask(vision, text="", image="5", tree=True)
-    logits = vision(decomposing.plan.inspection.sample(vision, 5)[0])[0]
+    logits = vision(plan.inspection.sample(vision, 5)[0])[0]
     first, second = logits.topk(2)
     assert found.whole == pytest.approx(float(first[0] - first[1]), abs=1e-4)
     assert found.target == f"class {int(second[0])} − {int(second[1])}"
@@ -263,7 +278,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("model", {"sources": "heads", "tree": True}, "A tree joins neighbouring words or patches"),
     ("model", {"rule": "shaply"}, "There is no decomposition rule 'shaply'; did you mean 'shapley'?"),
     ("model", {"rule": "frozen", "tree": True}, "The rule 'frozen' is linear"),
-    ("model", {"baseline": "none"}, "Unknown baseline 'none'; choose one of rest, mean, zero, blank."),
+    ("model", {"baseline": "none"}, "Unknown baseline 'none'; choose one of zero, mean, blank."),
     ("model", {"target": "logit: Marry - John"}, "'Marry' is not one token for this model"),
     ("model", {"target": "logit:"}, "'logit:' names no answer"),
     ("model", {"target": "Mary - John"}, "'Mary - John' is no target; write 'logit: Mary - John'"),

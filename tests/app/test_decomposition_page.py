@@ -238,12 +238,13 @@ def test_a_stop_keeps_what_is_finished_and_it_can_be_started_again(
 ) -> None:
     use(model)
     run = decomposing.run
-    slowly = threading.Event()
+    two, slowly = threading.Event(), threading.Event()
 
     def slow(request: Any, model: Any, progress: ProgressFn, **named: Any) -> Any:
         def step(at: Progress) -> bool | None:
             going = progress(at)
             if at.done == 2 and not slowly.is_set():
+                two.set()
                 while progress(at) is not False:
                     time.sleep(0.02)
                 return False
@@ -253,10 +254,12 @@ def test_a_stop_keeps_what_is_finished_and_it_can_be_started_again(
 
     monkeypatch.setattr(decomposing, "run", slow)
     monkeypatch.setattr("workbench.app.decomposition._AT_ONCE", 1)
+    monkeypatch.setattr("workbench.app.background._PATIENCE", 600)
     app = AppTest.from_function(script, default_timeout=60)
     app.query_params["view"] = "map"
     app.query_params["text"] = "Mary and Tom went"  # no other test's work
     app.run()
+    assert two.wait(60)  # a page does not wait for any source
     (stop,) = [button for button in app.button if button.label == "Stop"]
     stop.click()
     app.run()

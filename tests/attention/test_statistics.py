@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,3 +207,9 @@ def test_an_image_has_positions_and_no_tokens() -> None:
     assert found.tokens is None
     assert found.shape == (3, 4, 2, 17)
     torch.testing.assert_close(found.columns()[0].sum(-1), torch.full((3, 4, 2), 17.0))
+
+
+def test_the_page_has_a_row_for_every_measure() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "observatory.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE))
+    assert rows == {measure.key: measure.unit for measure in MEASURES}

@@ -28,7 +28,8 @@ def compare(tiled, pattern, tolerance, kind=torch.float32, alpha=None, d_value=1
     for name, mine, theirs in zip(("output", "q", "k", "v", "alpha"), *found, strict=False):
         assert mine.dtype == (kind if name != "alpha" else torch.float32)
         error = ((mine.double() - theirs.double()).abs().max() / theirs.abs().max()).item()
-        assert error < tolerance, (tiled.__name__, name, alpha, sight, error)
+        # p^(2 - alpha), which makes the gradients, is steep where p nears 0: rounding of a score weighs more there
+        assert error < (tolerance if name == "output" else 10 * tolerance), (tiled.__name__, name, alpha, sight, error)
 
 
 mask = torch.ones(2, 40, dtype=torch.bool)

@@ -213,7 +213,8 @@ def _rule() -> tuple[str, str]:
         "Sources compared with",
         _usual_first(decomposing.BASELINES, decomposing.BASELINE),
         "against",
-        "What stands in a source's place without it.",
+        "What stands in a source's place without it. The mean leaves out the first position of a causal model, where "
+        "activations can be a hundred times as large.",
     )
     return key, baseline
 

@@ -48,12 +48,7 @@ def decompose(
         typer.Option(help="One source: a phrase of the text, or a place such as a9.h6 or input@2-5; may be repeated."),
     ] = None,
     rule: Annotated[str, typer.Option(help="Key of a decomposition rule; see the documentation.")] = "",
-    baseline: Annotated[
-        str,
-        typer.Option(
-            help="What sources are compared with: rest (the mean but for the first position), mean, zero, blank."
-        ),
-    ] = "",
+    baseline: Annotated[str, typer.Option(help="What sources are compared with: zero, mean or blank.")] = "",
     tree: Annotated[bool, typer.Option("--tree", help="Join neighbouring words or patches to a tree as well.")] = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Put occlusion, integrated gradients and SHAP beside the rules.")

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from workbench.circuits.decomposition import answers, comparison, words
+from workbench.circuits.decomposition import answers, comparison
 from workbench.circuits.decomposition.comparison import Curves
 from workbench.circuits.decomposition.phrases import Groups
 from workbench.circuits.decomposition.rules import RULES
 from workbench.circuits.progress import Progress, ProgressFn, Reporter, Stopped
 from workbench.circuits.sweep import BUDGET
-from workbench.decomposing.plan import INPUTS, understood
+from workbench.decomposing.plan import INPUTS, against, understood
 from workbench.decomposing.records import Request
 from workbench.inspection import Given
 from workbench.models import Transformer
@@ -98,7 +98,7 @@ def compare(
         raise ValueError("Only words, tokens and patches are compared; choose one of these as sources.")
     cut, asked = plan.cut, plan.request
     target, _ = answers.answer(model, cut.tensor, asked.target, asked.other)
-    baseline = words.blank(model, cut) if asked.baseline == "blank" else asked.baseline
+    baseline = against(model, cut, asked.baseline)
     parts = [part for part in cut.parts if not part.special]
     n, done = len(parts), 0
 

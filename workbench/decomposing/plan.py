@@ -17,11 +17,10 @@ from workbench.decomposing.records import BASELINES, SOURCES, Request
 from workbench.inspection import Given
 from workbench.models import Transformer
 
-RULE, BASELINE = "shapley", "rest"
+RULE, BASELINE = "shapley", "mean"
 """What is used where nothing is named. Against the mean over the input's own positions the model still reads an input
 of the usual size, and of the rules the Shapley value then finds the words that carry an answer, with the right sign,
-most often. The first position is left out of the mean: what an MLP writes there can be a hundred times as large as
-elsewhere, and a mean with it is like no position at all. The measurements are in the documentation."""
+most often; the measurements are in the documentation."""
 INPUTS = ("words", "tokens", "patches")
 NODES = ("heads", "mlps", "nodes")
 
@@ -73,8 +72,7 @@ def understood(request: Request, model: Transformer, given: Given | None) -> Pla
     baseline = request.baseline or BASELINE
     if baseline not in BASELINES:
         raise ValueError(f"Unknown baseline '{baseline}'; choose one of {', '.join(BASELINES)}.")
-    if baseline == "blank":
-        words.blank(model, cut)
+    against(model, cut, baseline)
     found = _sources(sources, model, cut, answers.place(model, request.target))
     special = tuple(i for i, part in enumerate(cut.parts) if part.special) if sources in INPUTS else ()
     kept = replace(request, sources=sources if isinstance(sources, str) else tuple(sources))
@@ -86,6 +84,17 @@ def understood(request: Request, model: Transformer, given: Given | None) -> Pla
         special,
         image,
     )
+
+
+def against(model: Transformer, cut: Cut, baseline: str) -> str | Tensor:
+    """What sources are compared with, as the functions of :mod:`workbench.circuits.decomposition` take it.
+
+    The mean leaves out the first position of a causal model. Attention parks there, and what an MLP writes there can be
+    a hundred times as large as elsewhere: a mean with it is like no position at all.
+    """
+    if baseline == "blank":
+        return words.blank(model, cut)
+    return "rest" if baseline == "mean" and model.cfg.causal else baseline
 
 
 def _sources(

@@ -17,9 +17,8 @@ SOURCES: dict[str, str] = {
 }
 """What ``Request.sources`` may name, and what it is in words."""
 BASELINES: dict[str, str] = {
-    "rest": "the mean over this input's positions but the first",
-    "mean": "the mean over all positions of this input",
     "zero": "nothing",
+    "mean": "the mean over this input's positions",
     "blank": "an input of masks (or padding), or of empty patches",
 }
 """What ``Request.baseline`` may name, and what it is in words."""
@@ -41,7 +40,8 @@ class Request:
             as ``a9.h6<q>@-1``; empty for the model's own answer: the most likely next token against the runner-up, the
             top class against the next, ``similarity`` for an encoder of sentences.
         rule: key of a decomposition rule; empty for ``shapley``.
-        baseline: a key of :data:`BASELINES`; empty for ``rest``.
+        baseline: a key of :data:`BASELINES`; empty for ``mean``, which leaves out the first position of a causal
+            model: activations there can be a hundred times as large.
         tree: whether to build the tree of phrases or patches as well (words, tokens and patches only).
     """
 

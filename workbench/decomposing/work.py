@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from workbench.circuits.decomposition import answers, phrases, words
+from workbench.circuits.decomposition import answers, phrases
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.circuits.sweep import BUDGET
-from workbench.decomposing.plan import INPUTS, NODES, understood
+from workbench.decomposing.plan import INPUTS, NODES, against, understood
 from workbench.decomposing.records import Merge, Request, Result, tuples
 from workbench.figures.phrase_tree import phrase_of
 from workbench.inspection import Given
@@ -53,14 +53,13 @@ def run(
     plan = understood(request, model, given)
     asked, cut = plan.request, plan.cut
     target, note = answers.answer(model, cut.tensor, asked.target, asked.other)
-    baseline = words.blank(model, cut) if asked.baseline == "blank" else asked.baseline
     groups = phrases.Groups(
         model,
         cut.tensor,
         [places for _, places in plan.sources],
         target,
         rule=asked.rule,
-        baseline=baseline,
+        baseline=against(model, cut, asked.baseline),
         budget=budget,
     )
     n, whole_input = len(plan.sources), plan.kind in (*INPUTS, "places")
