@@ -17,12 +17,12 @@ from typing import Any
 from common import options, report
 
 from scipy.stats import spearmanr
-from torch import Tensor
 
 from workbench import inspection
 from workbench.circuits.decomposition import RULES, answers, comparison, words
 from workbench.circuits.decomposition.phrases import Groups
 from workbench.circuits.decomposition.words import Cut
+from workbench.decomposing.plan import against
 from workbench.models import Transformer, load
 
 BASELINES = ("zero", "mean", "blank")
@@ -57,9 +57,8 @@ Row = dict[str, float]
 
 def asked(model: Transformer, cut: Cut, target: Any, baseline: str, rule: str, plain: bool = False) -> Groups:
     """The parts of an input; ``plain`` leaves special ones in their place."""
-    away: str | Tensor = words.blank(model, cut) if baseline == "blank" else baseline
     places = [[part.place] for part in cut.parts if not (plain and part.special)]
-    return Groups(model, cut.tensor, places, target, rule=rule, baseline=away)
+    return Groups(model, cut.tensor, places, target, rule=rule, baseline=against(model, cut, baseline))
 
 
 def shares(groups: Groups, values: list[float]) -> Row:

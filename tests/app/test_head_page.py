@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -155,3 +156,22 @@ def test_a_model_of_vectors_says_why_there_are_no_words(use: Any) -> None:
     text = words(opened())
     assert "gives vectors, not words" in text
     assert "gives vectors, not answers" in text
+
+
+def decomposition(app: AppTest) -> dict[str, str]:
+    """What the link to the Decomposition page asks there."""
+    found = [link.proto for link in app.get("page_link") if link.proto.label == "What feeds it"]
+    return dict(parse_qsl(found[0].query_string)) if found else {}
+
+
+def test_a_head_leads_to_what_feeds_its_queries(use: Any, model: Transformer, run: Run) -> None:
+    use(model)
+    asked = {"look-at": "mine", "explained": "place", "from": "own"}
+    app = opened(layer="1", head="2", text="Mary and John went", at="1")
+    assert decomposition(app) == asked | {"place": "a1.h2<q>@1", "text": "Mary and John went"}
+    app = opened(run=run.id, layer="1", head="2", prompt="3")
+    clean = run.info.prompts["clean"][3]
+    assert decomposition(app) == asked | {"look-at": run.info.load_name, "place": "a1.h2<q>@-1", "text": clean}
+    assert not decomposition(opened(layer="1", head="2", text="Mary " * 400))  # too long for an address
+    use(digits.vision())
+    assert decomposition(opened(layer="1", head="2", sample="4"))["sample"] == "4"

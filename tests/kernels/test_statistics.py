@@ -264,5 +264,5 @@ def test_triton_where_it_cannot_run_is_torch_and_one_warning() -> None:
         warnings.simplefilter("default")
         for _ in range(3):
             found = attention_statistics(q, k, backend="triton")
-    assert [str(w.message) for w in said] == ["Attention statistics run in plain torch: Triton needs a GPU."]
+    assert [str(w.message) for w in said] == ["Attention in tiles runs in plain torch: Triton needs a GPU."]
     assert torch.equal(found.entropy, attention_statistics(q, k, backend="torch").entropy)

@@ -45,7 +45,7 @@ def main() -> None:
                 continue  # float32 cannot tell which of many is nearest to the cap
             options = {"tile": (16, 16), "want_output": True, **options}
             with warnings.catch_warnings():
-                warnings.filterwarnings("error", message="Attention statistics run in plain torch")
+                warnings.filterwarnings("error", message="Attention in tiles runs in plain torch")
                 found = attention_statistics(q, k, v, backend="triton", **options)
             try:
                 check(found, brute(q, k, v, **options))

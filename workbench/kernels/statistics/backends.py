@@ -26,7 +26,7 @@ def runs_triton(backend: str, problem: Problem) -> bool:
     why = _obstacle(problem)
     if why is not None:
         # At this line, not the caller's: Python's default filter then shows each reason once in a process.
-        warnings.warn(f"Attention statistics run in plain torch: {why}.", stacklevel=1)
+        warnings.warn(f"Attention in tiles runs in plain torch: {why}.", stacklevel=1)
     return why is None
 
 
