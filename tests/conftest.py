@@ -8,6 +8,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other on few cores
 
+import hypothesis
 import pytest
 import torch
 
@@ -17,6 +18,10 @@ from workbench.models.families.samples import SAMPLES
 from workbench.models.registry import installed
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+# No test asserts seconds: machines are shared.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session", params=SAMPLES, ids=lambda sample: sample.key)

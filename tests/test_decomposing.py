@@ -16,8 +16,7 @@ from PIL import Image
 from tests import digits
 from tests.circuits.decomposition.test_words import wordpiece
 from workbench import cli, decomposing
-from workbench.circuits.decomposition import phrases, words
-from workbench.circuits.decomposition.answers import answer
+from workbench.circuits.decomposition import words
 from workbench.circuits.decomposition.contributions import bytes_of
 from workbench.circuits.progress import Stopped
 from workbench.decomposing import Request, Result, plan
@@ -167,17 +166,6 @@ def test_of_all_heads_and_mlps_those_before_the_target_are_asked(
     figure = decomposing.pictures(Result.from_json(found.to_json()))["map"]
     assert {mark.get("data-id") for mark in ElementTree.fromstring(figure.svg).iter()} >= set(names)
     assert "Grey: comes after the target." in figure.caption
-
-
-def test_values_that_overflow_were_reached(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def overflow(*_: Any, **__: Any) -> Any:
-        return torch.full((3, 1), math.nan), torch.ones(1), torch.tensor([True, True, False])
-
-    monkeypatch.setattr("workbench.circuits.decomposition.phrases.carry", overflow)
-    tokens = model.to_tokens(TEXT)
-    groups = phrases.Groups(model, tokens, [["m0"], ["m1"], ["a0.h0"]], answer(model, tokens)[0])
-    groups([[0], [1], [2]])
-    assert groups.known == 2
 
 
 def test_a_map_without_a_number_is_no_picture(model: Transformer) -> None:

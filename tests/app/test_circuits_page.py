@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 import torch
@@ -105,6 +106,9 @@ def test_a_selected_head_shows_its_edges_and_pattern(run: Run) -> None:
     assert f"Head {layer}.{head}" in words(app)
     prompt = app.selectbox(key="prompt")
     assert len(prompt.options) == 6
+    (feeds,) = [link.proto.query_string for link in app.get("page_link") if link.proto.label == "What feeds it"]
+    asked = dict(parse_qsl(feeds))
+    assert (asked["place"], asked["text"]) == (f"a{layer}.h{head}<q>@-1", run.info.prompts["clean"][0])
     into = [e for e in run.circuit().edges if e.split("->")[1].startswith(f"a{layer}.h{head}<")]
     assert len(app.dataframe[0].value) == min(12, len(into))
     assert "Attention" in app.selectbox(key="download-what").options

@@ -35,6 +35,8 @@ def test_click_words_and_a_head_then_ask_what_feeds_its_queries(
     page.locator(".wb-cell-head[data-id='a1.h2']").click()
     page.locator(".wb-chosen[data-id='a1.h2']").wait_for()
     settled(page)
+    assert page.locator(".wb-outline").count() == 1
+    assert page.locator(".wb-outline").evaluate("mark => mark.nextElementSibling === null")  # no cell covers it
     with page.expect_download() as started:
         page.get_by_role("button", name="Download", exact=True).click()
     file = tmp_path / "map.svg"

@@ -214,7 +214,7 @@ def _rule() -> tuple[str, str]:
         _usual_first(decomposing.BASELINES, decomposing.BASELINE),
         "against",
         "What stands in a source's place without it. The mean leaves out the first position of a causal model, where "
-        "activations can be a hundred times as large.",
+        "activations can be hundreds of times as large.",
     )
     return key, baseline
 

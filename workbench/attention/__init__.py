@@ -2,11 +2,13 @@
 
 ``statistics(model, tokens)`` reads one prompt or batch, ``statistics_over(model, texts)`` a data set. The rest works on
 what these found: views of entropy and its bound, sinks and idle heads, outliers, dispersion with length.
+``census(model)`` says what kind of head each one is, ``copying(model)`` what it writes, from weights alone.
 """
 
 from __future__ import annotations
 
 from workbench.attention.dataset import DatasetStatistics, statistics_over
+from workbench.attention.detectors import DETECTORS, Census, Detector, census
 from workbench.attention.dispersion import Dispersion, dispersion, entropy_floor, largest_ceiling
 from workbench.attention.entropy import (
     EntropyBound,
@@ -19,6 +21,7 @@ from workbench.attention.entropy import (
     row_bound,
     uniform,
 )
+from workbench.attention.head_circuits import Copying, TokenPair, copying, ov_pairs, own_logits, qk_pairs
 from workbench.attention.measures import MEASURES, Measure
 from workbench.attention.observed import Statistics
 from workbench.attention.outliers import (
@@ -37,11 +40,15 @@ from workbench.attention.running import ByToken, Mean
 from workbench.attention.sinks import IdleHead, Sinks, SinkToken, find_sinks, idle_heads, idle_rows
 
 __all__ = [
+    "DETECTORS",
     "MEASURES",
     "ActivationOutliers",
     "AttentionOutliers",
     "ByToken",
+    "Census",
+    "Copying",
     "DatasetStatistics",
+    "Detector",
     "Dispersion",
     "EntropyBound",
     "HeadValue",
@@ -52,12 +59,15 @@ __all__ = [
     "SinkToken",
     "Sinks",
     "Statistics",
+    "TokenPair",
     "WeightOutliers",
     "activation_outliers",
     "attention_outliers",
     "by_layer",
     "by_token",
+    "census",
     "collapsed",
+    "copying",
     "dispersion",
     "entropy_bound",
     "entropy_floor",
@@ -67,6 +77,9 @@ __all__ = [
     "idle_rows",
     "kurtosis",
     "largest_ceiling",
+    "ov_pairs",
+    "own_logits",
+    "qk_pairs",
     "removal",
     "row_bound",
     "statistics",

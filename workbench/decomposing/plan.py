@@ -90,7 +90,7 @@ def against(model: Transformer, cut: Cut, baseline: str) -> str | Tensor:
     """What sources are compared with, as the functions of :mod:`workbench.circuits.decomposition` take it.
 
     The mean leaves out the first position of a causal model. Attention parks there, and what an MLP writes there can be
-    a hundred times as large as elsewhere: a mean with it is like no position at all.
+    hundreds of times as large as elsewhere: a mean with it is like no position at all.
     """
     if baseline == "blank":
         return words.blank(model, cut)

@@ -41,7 +41,7 @@ class Request:
             top class against the next, ``similarity`` for an encoder of sentences.
         rule: key of a decomposition rule; empty for ``shapley``.
         baseline: a key of :data:`BASELINES`; empty for ``mean``, which leaves out the first position of a causal
-            model: activations there can be a hundred times as large.
+            model: activations there can be hundreds of times as large.
         tree: whether to build the tree of phrases or patches as well (words, tokens and patches only).
     """
 

@@ -77,8 +77,8 @@ def decompose(
             (:mod:`workbench.circuits.decomposition.sites`).
         rule: how parts are carried, see :data:`RULES`.
         baseline: what the sources are compared with: ``zero``, ``mean`` (over all positions of these prompts), ``rest``
-            (the mean over all positions but each prompt's first, where attention parks and activations can be a hundred
-            times as large), or other tokens of the same shape.
+            (the mean over all positions but each prompt's first, where attention parks and activations can be hundreds
+            of times as large), or other tokens of the same shape.
         keep: hook names of block activations whose parts are wanted, see :data:`KEPT`.
         attention_mask: as for the model.
 
