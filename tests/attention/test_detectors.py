@@ -11,6 +11,7 @@ from torch import Tensor
 from tests import digits
 from tests.attention import brute
 from workbench.attention import DETECTORS, census, census_rows, detectors
+from workbench.circuits.known.registry import known_models
 from workbench.circuits.progress import Stopped
 from workbench.models import Transformer, load
 from workbench.models.zoo import induction
@@ -191,3 +192,43 @@ def test_unusable_input_is_one_sentence(model: Transformer) -> None:
                 census(broken)
         finally:
             broken.blocks[1].attn.q.weight.copy_(kept)
+
+
+def test_heads_of_a_compiled_program_do_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Layer 0 fetches the token before, layer 1 looks where that is the present token.
+    compiled = next(known for known in known_models() if known.key == "induction").load()
+    series = compiled.encode([list("abcdabcd"), list("fbeafbea")])
+    monkeypatch.setattr(detectors, "repeated", lambda *_: (series, 4))
+    found = census(compiled.model)
+    assert float(found.score("previous")[0, 0]) == pytest.approx(1)
+    assert float(found.score("positional")[0, 0]) == pytest.approx(1)
+    assert float(found.score("induction")[1, 0]) == pytest.approx(1)
+    assert float(found.score("induction")[0, 0]) == pytest.approx(0, abs=1e-6)
+    assert float(found.score("duplicate")[1, 0]) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.real
+def test_without_smollm2s_induction_heads_repeats_are_not_known(smol: Transformer) -> None:
+    top = [(head.layer, head.head) for head in census(smol).top("induction")]
+    series, length = detectors.repeated(smol, 32, 4, 7)
+
+    def loss(heads: list[tuple[int, int]]) -> float:
+        def silence(layer: int) -> Any:
+            chosen = torch.zeros(smol.cfg.n_heads, dtype=torch.bool)
+            chosen[[head for at, head in heads if at == layer]] = True
+            return lambda z: z.masked_fill(chosen[:, None], 0)
+
+        taps = {f"blocks.{layer}.attn.hook_z": silence(layer) for layer, _ in heads}
+        with torch.no_grad():
+            logits = smol(series, taps)[:, -length:-1]
+        return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), series[:, 1 - length :].flatten()))
+
+    generator = torch.Generator().manual_seed(0)
+    others = [
+        (layer, head)
+        for layer in sorted({layer for layer, _ in top})
+        for head in range(smol.cfg.n_heads)
+        if (layer, head) not in top
+    ]
+    random = [loss([others[at] for at in torch.randperm(len(others), generator=generator)[:5].tolist()]) for _ in "123"]
+    assert loss(top) > max(random) + 1

@@ -13,7 +13,19 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli import bench, decompose, discovery, examine, interchange, keep, known, library, models, programs
+from workbench.cli import (
+    attention,
+    bench,
+    decompose,
+    discovery,
+    examine,
+    interchange,
+    keep,
+    known,
+    library,
+    models,
+    programs,
+)
 from workbench.cli.console import INTERRUPTED, InterruptionError, complain, say
 
 app = typer.Typer(
@@ -32,6 +44,7 @@ app.command()(keep.export)
 app.command("import")(interchange.import_file)
 app.command()(examine.examine)
 app.command()(decompose.decompose)
+app.command()(attention.attention)
 app.command()(bench.bench)
 app.add_typer(known.known, name="known")
 app.command("learn-program")(programs.learn_program)
