@@ -70,16 +70,7 @@ def ask() -> Asked:
     Raises:
         ValueError: the model or the input cannot be used; one sentence.
     """
-    chosen = st.selectbox(
-        "Model",
-        registry.names(),
-        key="look-at",
-        bind="query-params",
-        accept_new_options=True,
-        help="A name from the list, a local folder in Hugging Face's layout, or a hub id such as owner/name.",
-    )
-    name = str(chosen or registry.names()[0])
-    model = state.model(name)
+    name, model = state.chosen_model()
     uploaded: Given | None = None
     answers: tuple[str, str] | None = None
     if model.images is not None:

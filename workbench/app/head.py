@@ -130,16 +130,7 @@ def _of_run(run: Run) -> tuple[Transformer, Given, int]:
 
 def _any() -> tuple[Transformer, Given, int]:
     """Any input of any model."""
-    chosen = st.selectbox(
-        "Model",
-        registry.names(),
-        key="look-at",
-        bind="query-params",
-        accept_new_options=True,
-        help="A name from the list, a local folder in Hugging Face's layout, or a hub id such as owner/name.",
-    )
-    name = str(chosen or registry.names()[0])
-    model = state.model(name)
+    name, model = state.chosen_model()
     if model.images is not None:
         number = state.whole_number("Sample", inspection.n_samples(model) - 1, "sample")
         pixels, title = inspection.sample(model, number)

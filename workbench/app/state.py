@@ -41,6 +41,24 @@ def model(name: str) -> Transformer:
     return found
 
 
+def chosen_model() -> tuple[str, Transformer]:
+    """A model that a person names, and its name; on every page that asks for one, it is the same.
+
+    Raises:
+        ValueError: there is no such model, or it cannot be read; one sentence.
+    """
+    chosen = st.selectbox(
+        "Model",
+        registry.names(),
+        key="look-at",
+        bind="query-params",
+        accept_new_options=True,
+        help="A name from the list, a local folder in Hugging Face's layout, or a hub id such as owner/name.",
+    )
+    name = str(chosen or registry.names()[0])
+    return name, model(name)
+
+
 def at_hand(name: str, wait: bool = True) -> Transformer | None:
     """A model that can be loaded without getting it from elsewhere; None for all others.
 

@@ -26,7 +26,7 @@ from workbench.circuits import stream
 from workbench.circuits.activations import Ablation, Ablator, WriterOutputs, batch_size_for, graph_of, record
 from workbench.circuits.decomposition import flow, rules, targets
 from workbench.circuits.decomposition.baselines import Baseline
-from workbench.circuits.decomposition.contributions import bytes_of, prompts_that_fit, sources_that_fit
+from workbench.circuits.decomposition.contributions import bytes_of, carry, prompts_that_fit, sources_that_fit
 from workbench.circuits.decomposition.direct import Direct
 from workbench.circuits.decomposition.propagate import Prompts as Run
 from workbench.circuits.decomposition.propagate import Source, Sweep
@@ -139,27 +139,21 @@ class _Batch:
         report: Reporter,
     ) -> None:
         self.model, self.rule, self.graph, self.budget, self.report = model, rule, graph, budget, report
-        mask = stream.attention_mask(model, batch)
-        self.prompts = Run.run(model, batch.clean.to(model.device), mask, batch.lengths)
+        self.mask = stream.attention_mask(model, batch)
+        self.prompts = Run.run(model, batch.clean.to(model.device), self.mask, batch.lengths)
         self.steps, self.ablated = steps, ablated
-        self.outputs = record(model, batch.clean, mask)
         self.baseline = Baseline.of(ablated)
         self.target = targets.Metric(batch)
         self.sources = [source_of(name, model.cfg) for name in ("input", *all_nodes(model.cfg))]
 
     def nodes(self) -> Tensor | None:
         """[writers, readers] summed over prompts; None when stopped."""
-        found = torch.zeros(len(self.sources), dtype=torch.float64)
-        size = sources_that_fit(self.prompts, self.budget, self.rule)
-        for start in range(0, len(self.sources), size):
-            if not self.report.going:
-                return None
-            part = self.sources[start : start + size]
-            sweep = Sweep(self.rule, self.prompts, part, self.baseline)
-            with torch.no_grad():
-                found[start : start + size] = sweep.in_given_order(self.target.read(sweep)[0]).double().sum(1).cpu()
-            self._step(len(part))
-        return found[:, None].expand(-1, len(self.graph.readers))
+        values, _, reached = carry(
+            self.rule, self.prompts, self.sources, self.baseline, self.target, budget=self.budget, report=self.report
+        )
+        if not bool(reached.all()):
+            return None
+        return values.double().sum(1)[:, None].expand(-1, len(self.graph.readers))
 
     def edges(self) -> Tensor | None:
         """[writers, readers] summed over prompts; None when stopped."""
@@ -182,11 +176,12 @@ class _Batch:
 
     def _slopes(self) -> tuple[list[Tensor], list[Tensor]] | None:
         """Slope of each writer's contribution at its output: heads [batch, pos, head, d_head], MLPs, layer by layer."""
-        slopes = self.outputs.map(torch.zeros_like)
+        outputs = record(self.model, self.prompts.tokens, self.mask)
+        slopes = outputs.map(torch.zeros_like)
         for step in range(self.steps):
             far = (step + 0.5) / self.steps
             # A source is its output less the baseline, so that this baseline leaves so much of it.
-            near = self.outputs.combine(self.ablated, partial(torch.lerp, weight=far))
+            near = outputs.combine(self.ablated, partial(torch.lerp, weight=far))
             for layer in range(self.model.cfg.n_layers):
                 given = [x.requires_grad_() for x in (near.z[layer], *near.mlp[layer : layer + 1])]
                 into = [slopes.z[layer], *slopes.mlp[layer : layer + 1]]

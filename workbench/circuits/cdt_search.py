@@ -27,6 +27,7 @@ from workbench.circuits.decomposition.rules import Rule, RuleKey
 from workbench.circuits.decomposition.split import source_of
 from workbench.circuits.evaluate import circuit_metrics, full_metric, share_kept
 from workbench.circuits.graph import Circuit, Graph, head_of
+from workbench.circuits.optimal import with_constants
 from workbench.circuits.option_values import check_range
 from workbench.circuits.progress import Progress, ProgressFn, Reporter, Stopped
 from workbench.circuits.sweep import BUDGET
@@ -92,7 +93,7 @@ def cdt_search(
         model: any model whose graph has edges.
         task: pairs of prompts.
         rule: how parts are carried.
-        share: of the heads that a round scores, how many it takes (at least one).
+        share: of the heads that a round scores, how many it takes (at least two).
         tolerance: how far from 1 the faithfulness may be in the end.
         rounds: at most so many.
         ablation: what heads are compared with, and what those outside the circuit carry.
@@ -159,12 +160,13 @@ class _Work:
         self.model, self.task, self.rule, self.budget, self.progress = model, task, rule, budget, progress
         self.graph, self.going = graph_of(model), True
         size = batch_size_for(model, task, budget)
-        self.ablator = Ablator(model, task, ablation, size, progress)
-        self.kind = ablation
+        self.kind = with_constants(ablation, model, task, progress)  # learned once for all circuits that are tried
+        self.ablator = Ablator(model, task, self.kind, size)
         fits = prompts_that_fit(model, n_positions(model, task.clean), len(task), budget)
         self.batches = list(task.batches(min(size, fits)))
         self.full = full_metric(model, task)
-        self.empty = float(circuit_metrics(model, task, [torch.zeros_like(self.graph.mask)], ablation=ablation).mean())
+        nothing = [torch.zeros_like(self.graph.mask)]
+        self.empty = float(circuit_metrics(model, task, nothing, ablation=self.kind, budget=budget).mean())
 
     def score(self, worth: dict[str, float], found: list[str]) -> dict[str, float] | None:
         """What each head that comes before a target gives to the targets together; None when stopped."""
