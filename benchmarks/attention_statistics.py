@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.kernels import AttentionStatistics, attention_statistics
+from workbench.kernels import AttentionStatistics, attention_statistics, column_statistics
+from workbench.kernels.backends import Backend
 
 HEADS, KV_HEADS, D_HEAD = 9, 3, 64  # SmolLM2-135M
 WHOLE, TILED = "whole pattern, every statistic", "tiles, every statistic"
 ENTROPY = "whole pattern, entropy alone"
 SDPA = "scaled_dot_product_attention"
+BACKENDS: tuple[Backend, ...] = ("torch", "triton")
 
 
 def main() -> None:
@@ -200,15 +202,52 @@ def on_gpu(rounds: int) -> None:
         {TILED: 1 / 3},
     )
     show(f"{torch.cuda.get_device_name()}: one layer of 8192 tokens, bfloat16", against)
+    second = other_sweeps(*middle[:2], rounds)
     wide = heads(2048, "cuda")
+    by = [gradients(*wide[:2], backend) for backend in BACKENDS]
+    apart = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(*by, strict=True))
+    print(f"largest relative difference of a gradient between the backends, float32, 2048 tokens: {apart:.3g}")
     difference = agreement(attention_statistics(*wide, backend="triton"), every_statistic(*wide))
     print(f"largest relative difference of any statistic, float32, 2048 tokens: {difference:.3g}")
     save(
         RESULTS / "attention_statistics_gpu.json",
         "Attention statistics on a GPU",
-        [*rows, *against],
+        [*rows, *against, *second],
         device=torch.cuda.get_device_name(),
     )
+
+
+def other_sweeps(q: Tensor, k: Tensor, rounds: int) -> list[dict[str, Any]]:
+    """Columns and gradients, in Triton and in plain torch on the same GPU."""
+    lse = attention_statistics(q, k, backend="triton").lse
+    others = {
+        f"{what}, {backend}": synchronised(run)
+        for backend in BACKENDS
+        for what, run in {
+            "columns": lambda backend=backend: column_statistics(q, k, lse, backend=backend),
+            "entropy and its gradients": lambda backend=backend: gradients(q, k, backend),
+        }.items()
+    }
+    seconds = alternate(others, rounds)
+    second = [
+        row
+        for what in ("columns", "entropy and its gradients")
+        for row in rows_of(
+            {name: taken for name, taken in seconds.items() if name.startswith(what)},
+            f"{what}, torch",
+            {f"{what}, triton": 1.0},
+        )
+    ]
+    show(f"{torch.cuda.get_device_name()}: the other sweeps, 8192 tokens, bfloat16", second)
+    return second
+
+
+def gradients(q: Tensor, k: Tensor, backend: Backend) -> tuple[Tensor, ...]:
+    """Of the mean entropy, by queries and keys."""
+    given = [x.detach().requires_grad_() for x in (q, k)]
+    with torch.enable_grad():
+        entropy = attention_statistics(*given, backend=backend).entropy
+        return torch.autograd.grad(entropy.mean(), given)
 
 
 def synchronised(run: Callable[[], object], repeats: int = 1) -> Callable[[], object]:

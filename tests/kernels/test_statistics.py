@@ -165,16 +165,21 @@ class Sizes(TorchDispatchMode):
         for x in result if isinstance(result, tuple | list) else [result]:
             if isinstance(x, Tensor):
                 self.largest = max(self.largest, x.untyped_storage().nbytes() // x.element_size())
-        if func is torch.ops.aten.bmm.default:
+        if func in (torch.ops.aten.bmm.default, torch.ops.aten.bmm.out):
             self.products += result.numel()
         return result
 
 
 def sizes(q: Tensor, k: Tensor, v: Tensor | None = None, **options: Any) -> Sizes:
-    with Sizes() as seen:
-        found = attention_statistics(q, k, v, **options)
-        if found.entropy.requires_grad:
-            found.entropy.sum().backward()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a mode sees the operations of its own thread
+    try:
+        with Sizes() as seen:
+            found = attention_statistics(q, k, v, **options)
+            if found.entropy.requires_grad:
+                found.entropy.sum().backward()
+    finally:
+        torch.set_num_threads(threads)
     return seen
 
 

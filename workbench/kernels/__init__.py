@@ -2,10 +2,10 @@
 
 from workbench.kernels.entmax import entmax_attention, sparsemax_attention
 from workbench.kernels.pointwise import sigmoid_attention, softpick_attention
+from workbench.kernels.problem import NonFiniteScores
 from workbench.kernels.statistics import (
     AttentionStatistics,
     ColumnStatistics,
-    NonFiniteScores,
     TopKeys,
     attention_statistics,
     column_statistics,

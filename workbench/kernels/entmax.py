@@ -19,8 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.kernels.statistics.backends import runs_triton
-from workbench.kernels.statistics.rows import Backend
+from workbench.kernels.backends import Backend, runs_triton
 from workbench.kernels.strips import (
     Attend,
     Column,

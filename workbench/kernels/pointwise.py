@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.kernels.statistics.backends import runs_triton
-from workbench.kernels.statistics.problem import Problem, Sight
-from workbench.kernels.statistics.rows import Backend
+from workbench.kernels.backends import Backend, runs_triton
+from workbench.kernels.problem import Problem, Sight
 from workbench.kernels.strips import (
     Attend,
     Column,

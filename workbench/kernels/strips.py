@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.kernels.statistics import check
-from workbench.kernels.statistics.problem import Problem, Sight
+from workbench.kernels import check
+from workbench.kernels.problem import Problem, Sight
 
 Queries = Float[Tensor, "batch head query d_head"]
 Keys = Float[Tensor, "batch kv_head key d_head"]

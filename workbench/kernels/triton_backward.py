@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from workbench.kernels.statistics.problem import Problem
+from workbench.kernels.problem import Problem
 from workbench.kernels.triton_tiles import (
     above_zero,
     entmax_powers,

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from workbench.kernels.statistics.problem import Problem
+from workbench.kernels.problem import Problem
 from workbench.kernels.triton_backward import gradients
 from workbench.kernels.triton_tiles import (
     above_zero,

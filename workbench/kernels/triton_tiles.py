@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from workbench.kernels.statistics.problem import Problem
+from workbench.kernels.problem import Problem
 
 
 def side_of(problem: Problem) -> int:

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.kernels.statistics import check
-from workbench.kernels.statistics.problem import Problem
+from workbench.kernels import check
+from workbench.kernels.backends import Backend, runs_triton
+from workbench.kernels.problem import Problem
 from workbench.kernels.statistics.record import ColumnStatistics
 
 
@@ -24,6 +25,7 @@ def column_statistics(
     lengths: Int[Tensor, " batch"] | None = None,
     softcap: float | None = None,
     eps: float = 0.3,
+    backend: Backend = "auto",
     tile: tuple[int, int] | None = None,
 ) -> ColumnStatistics:
     """Attention received by every key, and how often it is a sink, in O(queries + keys) memory.
@@ -32,7 +34,7 @@ def column_statistics(
     emerges in language models", section 3, who compare the mean over queries with it).
 
     Args:
-        q, k, causal, scale, window, key_mask, lengths, softcap, tile: as for :func:`attention_statistics`.
+        q, k, causal, scale, window, key_mask, lengths, softcap, backend, tile: as for :func:`attention_statistics`.
         lse: its ``lse``, from the same arguments.
         eps: the weight beyond which a query's attention to a key counts as a sink's.
 
@@ -56,11 +58,11 @@ def column_statistics(
             f"lse is {list(lse.shape)}; it must be [batch, head, query], here {list(q.shape[:3])}: "
             "attention_statistics(q, k, ...).lse."
         )
-    sums, over, seen = (q.new_zeros(*q.shape[:2], k.shape[2], dtype=problem.sums) for _ in range(3))
-    for batch, heads, part in problem.chunks():
-        views = [_grouped(part, x[batch, heads]) for x in (sums, over, seen)]
-        for i0, i1 in part.query_tiles():
-            _add(part, _grouped(part, lse[batch, heads, i0:i1]), eps, views, i0, i1)
+    if runs_triton(backend, problem):
+        from workbench.kernels.statistics.triton_columns import triton_columns as run
+    else:
+        run = _columns
+    sums, over, seen = run(problem, lse, eps)
     visible = seen.clamp(min=1)
     return ColumnStatistics(
         received_sum=sums.to(problem.work),
@@ -68,6 +70,17 @@ def column_statistics(
         sink_rate=(over / visible).to(problem.work),
         visible=seen.long(),
     )
+
+
+def _columns(problem: Problem, lse: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of the weights, queries that give more than ``eps`` and queries that see the key, [batch, head, key] each."""
+    shape = (*problem.q.shape[:2], problem.sight.keys)
+    sums, over, seen = (problem.q.new_zeros(shape, dtype=problem.sums) for _ in range(3))
+    for batch, heads, part in problem.chunks():
+        views = [_grouped(part, x[batch, heads]) for x in (sums, over, seen)]
+        for i0, i1 in part.query_tiles():
+            _add(part, _grouped(part, lse[batch, heads, i0:i1]), eps, views, i0, i1)
+    return sums, over, seen
 
 
 def _grouped(problem: Problem, x: Tensor) -> Tensor:

@@ -13,14 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workbench.kernels.statistics.problem import Problem
+from workbench.kernels.problem import Problem
 
 Rows = Float[Tensor, "batch head query"]
 
 
-def with_gradients(q: Tensor, k: Tensor, problem: Problem, lse: Rows, entropy: Rows) -> tuple[Rows, Rows]:
+def with_gradients(
+    q: Tensor, k: Tensor, problem: Problem, lse: Rows, entropy: Rows, in_triton: bool
+) -> tuple[Rows, Rows]:
     """The same numbers in the type that is calculated in, differentiable by ``q`` and ``k`` (once)."""
-    return cast(tuple[Tensor, Tensor], _LseAndEntropy.apply(q, k, problem, lse, entropy))  # type: ignore[no-untyped-call]
+    pair = _LseAndEntropy.apply(q, k, problem, lse, entropy, in_triton)  # type: ignore[no-untyped-call]
+    return cast(tuple[Tensor, Tensor], pair)
 
 
 class _LseAndEntropy(torch.autograd.Function):
@@ -28,9 +31,9 @@ class _LseAndEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, problem: Problem, lse: Tensor, entropy: Tensor
+        ctx: Any, q: Tensor, k: Tensor, problem: Problem, lse: Tensor, entropy: Tensor, in_triton: bool
     ) -> tuple[Tensor, Tensor]:
-        ctx.problem = problem
+        ctx.problem, ctx.in_triton = problem, in_triton
         ctx.save_for_backward(q, k, lse, entropy)
         return lse.to(problem.work, copy=True), entropy.to(problem.work, copy=True)
 
@@ -38,8 +41,12 @@ class _LseAndEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, to_lse: Tensor, to_entropy: Tensor) -> tuple[Tensor | None, ...]:
         q, k, lse, entropy = ctx.saved_tensors
-        by_q, by_k = backward(ctx.problem, lse, entropy, to_lse, to_entropy)
-        return by_q.to(q.dtype), by_k.to(k.dtype), None, None, None
+        if ctx.in_triton:
+            from workbench.kernels.statistics.triton_gradient import triton_backward as run
+        else:
+            run = backward
+        by_q, by_k = run(ctx.problem, lse, entropy, to_lse, to_entropy)
+        return by_q.to(q.dtype), by_k.to(k.dtype), None, None, None, None
 
 
 def backward(

@@ -84,18 +84,3 @@ class TopKeys:
 
     indices: Int[Tensor, "batch head query n"]
     weights: Float[Tensor, "batch head query n"]
-
-
-class NonFiniteScores(ValueError):  # noqa: N818 - named after what is the matter
-    """Scores that are infinite or not a number.
-
-    Attributes:
-        batch, head: where the first of them is; who knows the layer can add it.
-    """
-
-    def __init__(self, batch: int, head: int, query: int) -> None:
-        self.batch, self.head, self.query = batch, head, query
-        super().__init__(
-            f"The attention scores of batch {batch}, head {head}, query {query} are not finite: look for infinite or "
-            "huge numbers in the queries and keys, and use float32 or bfloat16 where they overflow float16."
-        )

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.kernels.statistics import check
-from workbench.kernels.statistics.backends import runs_triton
+from workbench.kernels import check
+from workbench.kernels.backends import Backend, runs_triton
 from workbench.kernels.statistics.gradient import with_gradients
 from workbench.kernels.statistics.record import AttentionStatistics
 from workbench.kernels.statistics.row_sweep import Wanted, row_sweep
-
-Backend = Literal["auto", "torch", "triton"]
 
 
 def attention_statistics(
@@ -86,7 +83,8 @@ def attention_statistics(
         raise ValueError(f"recent is {recent}; it counts positions and cannot be negative.")
     wanted = Wanted(check.sink_mask(sinks, len(q), k.shape[2], q.device), recent, want_output)
     with torch.no_grad():
-        if runs_triton(backend, problem):
+        in_triton = runs_triton(backend, problem)
+        if in_triton:
             from workbench.kernels.statistics.triton_rows import triton_row_sweep
 
             found = triton_row_sweep(problem, wanted)
@@ -94,6 +92,6 @@ def attention_statistics(
             found = row_sweep(problem, wanted)
     results = {name: x if x.dtype == torch.long else x.to(problem.work) for name, x in found.items()}
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
-        pair = with_gradients(q, k, problem, found["lse"], found["entropy"])
+        pair = with_gradients(q, k, problem, found["lse"], found["entropy"], in_triton)
         results["lse"], results["entropy"] = pair
     return AttentionStatistics(**{f.name: results[f.name] for f in fields(AttentionStatistics) if f.name in results})

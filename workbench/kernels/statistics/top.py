@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.kernels.statistics import check
-from workbench.kernels.statistics.problem import Problem
+from workbench.kernels import check
+from workbench.kernels.problem import Problem
 from workbench.kernels.statistics.record import TopKeys
 
 

@@ -15,8 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from workbench.kernels.statistics.problem import Problem
-from workbench.kernels.statistics.row_sweep import Found, Wanted
+from workbench.kernels.problem import Problem
+from workbench.kernels.statistics.row_sums import Found
+from workbench.kernels.statistics.row_sweep import Wanted
 from workbench.kernels.triton_tiles import readable
 
 SUMS = 13
@@ -25,7 +26,7 @@ WIDE = 256  # bytes of a head beyond which tiles are half as large: two of them 
 
 
 @triton.jit
-def _softcap(s, cap):
+def softcapped(s, cap):
     """cap * tanh(s / cap), by its series near 0, where the quotient of exponentials would lose digits."""
     x = s / cap
     small = tl.exp(-2 * tl.abs(x))
@@ -51,7 +52,7 @@ def _sums(
     k = tl.load(k_at + cols[:, None] * D + d[None], mask=inside[:, None] & (d < D)[None], other=0.0)
     s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
     if CAP:
-        s = _softcap(s, cap)
+        s = softcapped(s, cap)
     away = position[:, None] - cols[None]
     if EDGE:
         seen = inside[None] & (away == away)

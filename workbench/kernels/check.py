@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.kernels.statistics.problem import CPU_TILE, GPU_TILE, SMALLEST, Problem, Sight
+from workbench.kernels.problem import CPU_KEYS, CPU_ROWS, GPU_TILE, SMALLEST, Problem, Sight
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -55,7 +55,7 @@ def problem(
         Sight(queries, keys, causal, window, mask),
         d_head**-0.5 if scale is None else scale,
         softcap,
-        _tile(batch * heads, q.is_cuda) if tile is None else tile,
+        _tile(batch * heads, heads // k.shape[1], q.is_cuda) if tile is None else tile,
     )
 
 
@@ -125,12 +125,17 @@ def _mask(
     return None if key_mask is None or bool(key_mask.all()) else key_mask
 
 
-def _tile(heads: int, on_gpu: bool) -> tuple[int, int]:
-    """Powers of two that make all heads together as large as a tile should be."""
-    side = math.sqrt((GPU_TILE if on_gpu else CPU_TILE) / max(1, heads))
-    power = 2 ** max(0, round(math.log2(max(side, 1))))
-    size = min(max(power, SMALLEST), 1024)
+def _tile(heads: int, shared: int, on_gpu: bool) -> tuple[int, int]:
+    """Powers of two that make a tile as large as it should be: all heads together, on a CPU those of one key head."""
+    if not on_gpu:
+        return min(max(_power(CPU_ROWS / shared), 16), 128), CPU_KEYS
+    size = min(max(_power(math.sqrt(GPU_TILE / max(1, heads))), SMALLEST), 1024)
     return size, size
+
+
+def _power(size: float) -> int:
+    """The power of two next to it."""
+    return int(2 ** max(0, round(math.log2(max(size, 1)))))
 
 
 def _shape(x: Tensor) -> str:

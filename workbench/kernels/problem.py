@@ -5,16 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.kernels.statistics.record import NonFiniteScores
-
-# Scores of one tile over all heads of a chunk: few enough to stay in a CPU's cache, many enough to be worth a call.
-CPU_TILE, GPU_TILE = 2**17, 2**24
+# Scores of one tile over all heads of a chunk: few enough to stay near a CPU's cache, many enough to be worth a call.
+CPU_TILE, GPU_TILE = 2**18, 2**24
+# On a CPU a tile is wide, for what is done once for each row of each tile is then done less often.
+CPU_ROWS, CPU_KEYS = 512, 1024
 SMALLEST = 64
+
+
+class NonFiniteScores(ValueError):  # noqa: N818 - named after what is the matter
+    """Scores that are infinite or not a number.
+
+    Attributes:
+        batch, head: where the first of them is; who knows the layer can add it.
+    """
+
+    def __init__(self, batch: int, head: int, query: int) -> None:
+        self.batch, self.head, self.query = batch, head, query
+        super().__init__(
+            f"The attention scores of batch {batch}, head {head}, query {query} are not finite: look for infinite or "
+            "huge numbers in the queries and keys, and use float32 or bfloat16 where they overflow float16."
+        )
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,15 @@ class Sight:
             first, last = i0 + self.offset - self.window + 1, i1 + self.offset + self.window - 1
         if self.causal:
             last = min(last, i1 + self.offset)
+        return max(first, 0), min(last, self.keys)
+
+    def shared(self, i0: int, i1: int) -> tuple[int, int]:
+        """The first key that all of the queries i0 .. i1 - 1 see, and one past the last, padding aside."""
+        first, last = 0, self.keys
+        if self.window is not None:
+            first, last = i1 - 1 + self.offset - self.window + 1, i0 + self.offset + self.window
+        if self.causal:
+            last = min(last, i0 + self.offset + 1)
         return max(first, 0), min(last, self.keys)
 
     def hidden(self, i0: int, i1: int, j0: int, j1: int, device: torch.device) -> Tensor | None:
@@ -128,20 +153,32 @@ class Problem:
         sight = self.sight if mask is None else replace(self.sight, key_mask=mask[rows])
         return replace(self, q=cut(self.q), k=cut(self.k), v=None if self.v is None else cut(self.v), sight=sight)
 
+    def parts(self) -> list[tuple[slice, slice, Problem, tuple[int, int]]]:
+        """What can be calculated alone: (batch rows, query heads, their problem, a tile of queries), longest first."""
+        tiles = list(self.query_tiles())[::-1]
+        return [(*chunk, tile) for tile in tiles for chunk in self.chunks()]
+
     def query_tiles(self) -> Iterator[tuple[int, int]]:
         """First query of each tile, and one past its last."""
         for i0 in range(0, self.sight.queries, self.tile[0]):
             yield i0, min(i0 + self.tile[0], self.sight.queries)
 
     def key_tiles(self, i0: int, i1: int) -> Iterator[tuple[int, int, Tensor | None]]:
-        """First key, one past the last, and what is hidden, of each tile that queries i0 .. i1 - 1 see anything of."""
-        first, last = self.sight.reach(i0, i1)
+        """First key, one past the last, and what is hidden, of each tile that queries i0 .. i1 - 1 see anything of.
+
+        Keys that all of them see and keys that only some see come in tiles of their own.
+        """
         step = self.tile[1]
-        for j0 in range(first - first % step, last, step):
-            j1 = min(j0 + step, self.sight.keys)
-            hidden = self.sight.hidden(i0, i1, j0, j1, self.k.device)
-            if hidden is None or not hidden.all():
-                yield j0, j1, hidden
+        first, last = self.sight.reach(i0, i1)
+        low, high = self.sight.shared(i0, i1)
+        high -= max(high - low, 0) % min(step, SMALLEST)
+        edges = [first, low, high, last] if 2 * (high - low) >= step else [first, last]
+        for start, stop in pairwise(edges):
+            for j0 in range(start, stop, step):
+                j1 = min(j0 + step, stop)
+                hidden = self.sight.hidden(i0, i1, j0, j1, self.k.device)
+                if hidden is None or self.sight.key_mask is None or not hidden.all():
+                    yield j0, j1, hidden
 
     def queries(self, i0: int, i1: int) -> Float[Tensor, "batch kv_head row d_head"]:
         """Scaled queries of a tile; a row is (query head of the group, query)."""
@@ -149,9 +186,11 @@ class Problem:
         part = self.q[:, :, i0:i1].to(self.work) * self.scale
         return part.reshape(-1, kv_heads, shared * (i1 - i0), part.shape[-1])
 
-    def scores(self, queries: Tensor, j0: int, j1: int) -> Float[Tensor, "batch kv_head group query key"]:
-        """Scores of a tile: scaled and capped, nothing hidden."""
-        s = queries @ self.k[:, :, j0:j1].mT
+    def scores(
+        self, queries: Tensor, j0: int, j1: int, out: Tensor | None = None
+    ) -> Float[Tensor, "batch kv_head group query key"]:
+        """Scores of a tile: scaled and capped, nothing hidden; written to ``out`` [batch, kv head, row, key]."""
+        s = torch.matmul(queries, self.k[:, :, j0:j1].mT, out=out)
         if self.softcap is not None:
             s.div_(self.softcap).tanh_().mul_(self.softcap)
         kv_heads, shared = self.groups

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from importlib.util import find_spec
+from typing import Literal
 
 import torch
 
-from workbench.kernels.statistics.problem import Problem
+from workbench.kernels.problem import Problem
 
+Backend = Literal["auto", "torch", "triton"]
 LARGEST_HEAD = 256
 
 
