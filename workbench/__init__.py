@@ -74,7 +74,20 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # Modules that are used as they are: wb.figures.circuit_graph(...), wb.export.to_svg(...).
-_MODULES = ("attention", "bench", "decomposing", "export", "figures", "inspection", "interchange", "models", "views")
+_MODULES = (
+    "attention",
+    "bench",
+    "decomposing",
+    "export",
+    "figures",
+    "inspection",
+    "interchange",
+    "lens",
+    "models",
+    "observing",
+    "paths",
+    "views",
+)
 
 __all__ = [
     "Circuit",
@@ -103,9 +116,12 @@ __all__ = [
     "inspection",
     "interchange",
     "known_models",
+    "lens",
     "load",
     "methods",
     "models",
+    "observing",
+    "paths",
     "run_discovery",
     "save",
     "sentence_embeddings",

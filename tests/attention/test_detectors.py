@@ -56,7 +56,7 @@ def test_scores_are_those_of_the_whole_pattern(kind: str, numbers: int, monkeypa
     monkeypatch.setattr(census_rows.strips, "__defaults__", (numbers,))
     hf, model = brute.pair(kind)
     tokens = brute.given(model, batch=2, n=20)
-    found = census(model, tokens, recent=4, repeat=8, batch=3, seed=5)
+    found = census(model, tokens, recent=4, repeat=8, batch=3, seed=5, weights=False)
     p, n, causal = brute.patterns(hf, tokens), 20, model.cfg.causal
     seen = torch.stack([brute.sight(model, layer, n) for layer in range(model.cfg.n_layers)])
     expected = {
@@ -209,7 +209,7 @@ def test_heads_of_a_compiled_program_do_what_it_says(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.real
 def test_without_smollm2s_induction_heads_repeats_are_not_known(smol: Transformer) -> None:
-    top = [(head.layer, head.head) for head in census(smol).top("induction")]
+    top = [(head.layer, head.head) for head in census(smol, weights=False).top("induction")]
     series, length = detectors.repeated(smol, 32, 4, 7)
 
     def loss(heads: list[tuple[int, int]]) -> float:
@@ -232,3 +232,41 @@ def test_without_smollm2s_induction_heads_repeats_are_not_known(smol: Transforme
     ]
     random = [loss([others[at] for at in torch.randperm(len(others), generator=generator)[:5].tolist()]) for _ in "123"]
     assert loss(top) > max(random) + 1
+
+
+def test_weights_tell_heads_that_copy_and_suppress_and_a_note_says_what_they_cannot() -> None:
+    _, model = brute.pair("gpt2")
+    size = model.cfg.d_head
+    with torch.no_grad():
+        attn = model.blocks[0].attn
+        attn.v.weight[: 2 * size] = 0
+        attn.o.weight[:, : 2 * size] = 0
+        for head, sign in ((0, 1.0), (1, -1.0)):
+            here = slice(head * size, (head + 1) * size)
+            attn.v.weight[here, :size] = torch.eye(size, dtype=attn.v.weight.dtype)
+            attn.o.weight[:size, here] = sign * torch.eye(size, dtype=attn.v.weight.dtype)
+    found = census(model, torch.arange(12)[None])
+    copies, lowers = found.score("copying")[0], found.score("copy_suppression")[0]
+    assert copies[0] > copies[1]
+    assert lowers[1] > lowers[0]
+    assert found.scores["successor"] is None
+    assert any("Not read from weights" in note for note in found.notes)
+    without = census(model, torch.arange(12)[None], weights=False)
+    assert without.scores["copying"] is None
+    assert not any("weights" in note for note in without.notes)
+
+
+def test_a_context_without_room_for_series_leaves_their_kinds_out_where_there_is_a_text() -> None:
+    model = load("modular-addition")
+    text = torch.tensor([[57, 88, 113]])
+    found = census(model, text)
+    assert found.scores["induction"] is None
+    assert found.scores["duplicate"] is None
+    assert found.repeat is None
+    assert any("no room for a series" in note for note in found.notes)
+    _, cache = model.run_with_cache(text, lambda name: name.endswith("hook_pattern"))
+    pattern = torch.stack([cache["pattern", layer][0] for layer in range(model.cfg.n_layers)]).double()
+    before = pattern.diagonal(-1, -2, -1).mean(-1)
+    torch.testing.assert_close(found.score("previous").double(), before, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="no room for a series"):
+        census(model)

@@ -123,7 +123,7 @@ def test_all_heads_share_one_scale_and_open_by_their_name() -> None:
     root = parse(head_grid(patterns, words(3), layer=7))
     heads = having(root, "wb-cell-head")
     assert [e.attrib["data-id"] for e in heads] == ["a7.h0", "a7.h1"]
-    fills = [{e.attrib["fill"] for e in head.iter() if e.tag.endswith("path")} for head in heads]
+    fills = [{e.attrib["stroke"] for e in head.iter() if e.tag.endswith("path")} for head in heads]
     half = fills[1] - {"#FFFFFF"}
     assert len(half) == 1
     assert half < fills[0]

@@ -3,7 +3,8 @@
 Previous-token and induction heads are Elhage et al. 2021 ("A mathematical framework for transformer circuits") and
 Olsson et al. 2022 (arXiv 2209.11895), measured as theirs, by the attention on one key, on random tokens that repeat;
 duplicate-token heads Wang et al. 2023 (arXiv 2211.00593); first and recent tokens Xiao et al. 2024 (arXiv 2309.17453).
-The excess on delimiters and the share that distance explains are this library's own.
+The excess on delimiters and the share that distance explains are this library's own. Successor heads (Gould et al.
+2023, arXiv 2312.09230), copying and copy suppression (McDougall et al. 2023, arXiv 2310.04625) are read from weights.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.attention.census_rows import Explained, Strip, strips
+from workbench.attention.copy_suppression import copy_suppression
 from workbench.attention.entropy import HeadValue
 from workbench.attention.layers import Given, LayerAttention, Text, require_rows_of_one, taken, watch
 from workbench.attention.observed import ByHead, plain
 from workbench.attention.prompt import RECENT
+from workbench.attention.successor import successors
 from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.models import Transformer
 from workbench.models.lookup import pick
@@ -36,7 +39,8 @@ class Detector:
         title: its name in prose.
         unit: a share of 1, or a difference of shares.
         formula: one line of plain text.
-        reads: ``repeated`` for random tokens that repeat, ``text`` for what is given (or else the same).
+        reads: ``repeated`` for random tokens that repeat, ``text`` for what is given (or else the same), ``weights``
+            for neither.
     """
 
     key: str
@@ -49,16 +53,28 @@ class Detector:
 DETECTORS: tuple[Detector, ...] = (
     Detector("previous", "Previous token", "share", "weight on the token before the query", "text"),
     Detector("duplicate", "Duplicate token", "share", "weight on the same token in the first round", "repeated"),
-    Detector("induction", "Induction", "share", "weight on what followed that token", "repeated"),
+    Detector(
+        "induction", "Induction", "share", "weight on what followed the same token in the first round", "repeated"
+    ),
     Detector("first", "First token", "share", "weight on the first token", "text"),
     Detector("recent", "Recent tokens", "share", "weight on the nearest tokens, where more are seen", "text"),
     Detector("streaming", "First and recent", "share", "weight on the first and the nearest tokens", "text"),
     Detector("delimiter", "Delimiters", "share", "weight on delimiters less their share of the seen keys", "text"),
     Detector("positional", "Positional", "share", "variance of weights between distances / all of it", "text"),
+    Detector("successor", "Successor", "share", "pairs whose successor the OV circuit raises most", "weights"),
+    Detector("copying", "Copying", "share", "tokens among the 10 that the OV circuit raises most for them", "weights"),
+    Detector(
+        "copy_suppression",
+        "Copy suppression",
+        "share",
+        "tokens among the 10 that the OV circuit lowers most for them",
+        "weights",
+    ),
 )
 KEYS = tuple(detector.key for detector in DETECTORS)
 _TEXT = tuple(detector.key for detector in DETECTORS if detector.reads == "text")
 _REPEATED = tuple(detector.key for detector in DETECTORS if detector.reads == "repeated")
+_SAMPLE = 128  # tokens that copying is read on
 _ENCODER = ("previous", "duplicate", "first", "delimiter", "positional")
 
 
@@ -70,7 +86,7 @@ class Census:
         model: name of the model.
         scores: each detector [layer, head]; None where it makes no sense or nothing could be measured.
         recent: tokens that count as recent, the query's own included.
-        repeat: tokens of the random series that repeats; None for images.
+        repeat: tokens of the random series that repeats; None for images, and where the context has no room for it.
         seed: of that series.
         notes: what a reader should know of how this was made.
     """
@@ -124,6 +140,7 @@ def census(
     repeat: int = 64,
     batch: int = 4,
     seed: int = 0,
+    weights: bool = True,
     progress: ProgressFn | None = None,
 ) -> Census:
     """What every head does, scored by its attention.
@@ -138,6 +155,9 @@ def census(
 
     An encoder has no induction and no recent tokens; a vision transformer only ``first``, on its class token.
 
+    Successor, copying and copy suppression are read from weights (:func:`workbench.attention.successors`,
+    :func:`workbench.attention.copy_suppression`), of decoders of text only; where they make no sense a note says why.
+
     Args:
         model: decoder, encoder or vision transformer.
         tokens: text, several texts, token ids; images for a vision model. All examples run at once.
@@ -145,7 +165,8 @@ def census(
         recent: tokens that count as recent, the query's own included.
         repeat: length of a random series; shorter where context, windows or vocabulary are.
         batch: number of series.
-        seed: of the series.
+        seed: of the series, and of the tokens that weights are asked about.
+        weights: whether to read the kinds that stand in the weights, which takes longer than all others.
         progress: called after every layer; returning False stops.
 
     Raises:
@@ -160,11 +181,20 @@ def census(
     if model.cfg.image is not None:
         return _of_images(model, given, recent, seed, progress)
     kinds = KEYS if model.cfg.causal else _ENCODER
-    series, repeat = repeated(model, repeat, batch, seed)
-    probe = Given(series, None, None, series.shape[1])
+    found: dict[str, ByHead] = {}
+    length: int | None = None
+    no_room = ""
     report = Reporter(progress, model.cfg.n_layers * (1 if given is None else 2), "taking the census")
-    first = _REPEATED if given is not None else KEYS
-    found = _read(model, probe, [key for key in first if key in kinds], recent, repeat, report)
+    try:
+        series, length = repeated(model, repeat, batch, seed)
+    except ValueError as error:
+        if given is None:
+            raise
+        no_room, report.total = str(error), model.cfg.n_layers
+    else:
+        probe = Given(series, None, None, series.shape[1])
+        first = _REPEATED if given is not None else _REPEATED + _TEXT
+        found = _read(model, probe, [key for key in first if key in kinds], recent, length, report)
     if given is not None:
         found |= _read(model, given, [key for key in _TEXT if key in kinds], recent, None, report)
     notes = [] if model.cfg.causal else [f"{model.name} looks both ways: it has no induction and no recent tokens."]
@@ -172,7 +202,12 @@ def census(
         notes.append("All kinds were read on random tokens; give a text for delimiters.")
     elif "delimiter" not in found:
         notes.append("There are no delimiters in these tokens, or no tokenizer to tell.")
-    return Census(model.name, {key: found.get(key) for key in KEYS}, recent, repeat, seed, tuple(notes))
+    notes += [no_room] if no_room else []
+    if weights and model.cfg.causal:
+        of_weights, why = _of_weights(model, seed, progress)
+        found |= of_weights
+        notes += why
+    return Census(model.name, {key: found.get(key) for key in KEYS}, recent, length, seed, tuple(notes))
 
 
 def _of_images(model: Transformer, given: Given | None, recent: int, seed: int, progress: ProgressFn | None) -> Census:
@@ -183,6 +218,22 @@ def _of_images(model: Transformer, given: Given | None, recent: int, seed: int, 
     found = _read(model, given, ["first"], recent, None, report) if model.cfg.image.prefix else {}
     note = f"{model.name} reads images: of all kinds it has the first token only."
     return Census(model.name, {key: found.get(key) for key in KEYS}, recent, None, seed, (note,))
+
+
+def _of_weights(model: Transformer, seed: int, progress: ProgressFn | None) -> tuple[dict[str, ByHead], list[str]]:
+    """Scores of the kinds that weights show, and why some are missing."""
+    found: dict[str, ByHead] = {}
+    notes: list[str] = []
+    try:
+        found["successor"] = successors(model, progress=progress).score
+    except ValueError as error:
+        notes.append(str(error))
+    try:
+        ends = copy_suppression(model, sample=_SAMPLE, seed=seed, progress=progress)
+        found |= {"copying": ends.copies, "copy_suppression": ends.score}
+    except ValueError as error:
+        notes.append(str(error))
+    return found, [f"Not read from weights: {note}" for note in dict.fromkeys(notes)]
 
 
 def repeated(model: Transformer, length: int, batch: int, seed: int) -> tuple[Int[Tensor, "batch pos"], int]:

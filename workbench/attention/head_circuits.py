@@ -74,13 +74,13 @@ def copying(model: Transformer, *, progress: ProgressFn | None = None) -> Copyin
         ValueError: the model reads images, looks both ways or has no logits for its tokens; a mechanism mixes values.
         Stopped: ``progress`` asked for it.
     """
-    _require_decoder(model)
-    tokens, out = _embedded(model), _unembedding(model)
+    require_decoder(model)
+    tokens, out = embedded(model), unembedding(model)
     across = out.T @ tokens  # sum over the vocabulary, [d_model, d_model]
     report = Reporter(progress, model.cfg.n_layers, "reading OV circuits")
     values, owns = [], []
     for layer in range(model.cfg.n_layers):
-        reads, writes = _ov(model, layer)
+        reads, writes = ov_weights(model, layer)
         small = writes @ across @ reads
         values.append(torch.linalg.eigvals(small))
         # The trace is the sum over the vocabulary of what a token adds to its own logit.
@@ -102,10 +102,10 @@ def own_logits(model: Transformer, tokens: Sequence[int] | Int[Tensor, " token"]
     Raises:
         ValueError: as for :func:`copying`; no such token.
     """
-    _require_decoder(model)
+    require_decoder(model)
     ids = _checked(model, 0, 0, tokens, 1)
-    x, out = _embedded(model, ids), _unembedding(model)
-    layers = [_ov(model, layer) for layer in range(model.cfg.n_layers)]
+    x, out = embedded(model, ids), unembedding(model)
+    layers = [ov_weights(model, layer) for layer in range(model.cfg.n_layers)]
     found = [torch.einsum("hte,hef,tf->ht", x @ reads, writes, out[ids]) for reads, writes in layers]
     return torch.stack(found).cpu()
 
@@ -119,11 +119,11 @@ def ov_pairs(
     Raises:
         ValueError: as for :func:`copying`; no such head or token.
     """
-    _require_decoder(model)
+    require_decoder(model)
     ids = _checked(model, layer, head, tokens, n)
-    reads, writes = _ov(model, layer)
-    written = _embedded(model, ids) @ reads[head] @ writes[head]
-    out = _unembedding(model)
+    reads, writes = ov_weights(model, layer)
+    written = embedded(model, ids) @ reads[head] @ writes[head]
+    out = unembedding(model)
     return _best(ids, written, lambda some: out[some], model.cfg.d_vocab, n)
 
 
@@ -143,10 +143,10 @@ def qk_pairs(
     attn = model.blocks[layer].attn
 
     def read(some: Tensor, query: bool) -> Tensor:
-        x = _embedded(model, some)
+        x = embedded(model, some)
         norm = model.blocks[layer].ln1
         if model.cfg.norm_place == "pre":
-            x = _weighted(norm, x) if norm.bias is None else _weighted(norm, x) + norm.bias.double()
+            x = weighted(norm, x) if norm.bias is None else weighted(norm, x) + norm.bias.double()
         q, k = attn.q(x.to(model.dtype))[None], attn.k(x.to(model.dtype))[None]
         shape = (1, len(some), -1, model.cfg.d_head)
         q, k = attn.place(q.view(shape), k.view(shape), Positions())
@@ -167,7 +167,12 @@ def qk_pairs(
     return [TokenPair(p.source, p.target, float(softcap(torch.tensor(p.value), cap))) for p in pairs]
 
 
-def _require_decoder(model: Transformer) -> None:
+def require_decoder(model: Transformer) -> None:
+    """Refuse a model whose heads have no circuit from tokens to logits of the same tokens.
+
+    Raises:
+        ValueError: saying why.
+    """
     cfg = model.cfg
     if cfg.image is not None or not cfg.causal or cfg.head == "none" or cfg.pooling != "none" or model.head is not None:
         raise ValueError(f"Copying compares tokens with logits of the same tokens; {model.name} has none such.")
@@ -193,12 +198,12 @@ def _checked(model: Transformer, layer: int, head: int, tokens: Sequence[int] | 
     return ids
 
 
-def _embedded(model: Transformer, ids: Tensor | None = None) -> Float[Tensor, "token d_model"]:
+def embedded(model: Transformer, ids: Tensor | None = None) -> Float[Tensor, "token d_model"]:
     """Token embeddings as the first layer reads them, before the weight of its norm; float64."""
     x = (model.W_E if ids is None else model.W_E[ids]).double() * model.cfg.embed_scale
     if model.embed_norm is not None:
         x = model.embed_norm.standardise(x)[0]
-        x = _weighted(model.embed_norm, x)
+        x = weighted(model.embed_norm, x)
         if model.embed_norm.bias is not None:
             x = x + model.embed_norm.bias.double()
     if model.cfg.norm == "none" or model.cfg.norm_place == "post":
@@ -206,28 +211,29 @@ def _embedded(model: Transformer, ids: Tensor | None = None) -> Float[Tensor, "t
     return model.blocks[0].ln1.standardise(x)[0]
 
 
-def _unembedding(model: Transformer) -> Float[Tensor, "token d_model"]:
+def unembedding(model: Transformer) -> Float[Tensor, "token d_model"]:
     """What each logit, less their mean, reads of the residual stream before the final norm divides; float64."""
-    out = _weighted(model.ln_final, model.W_U.T.double())
+    out = weighted(model.ln_final, model.W_U.T.double())
     if model.ln_final.centred:
         out = out - out.mean(-1, keepdim=True)
     return out - out.mean(0)
 
 
-def _ov(model: Transformer, layer: int) -> tuple[Tensor, Tensor]:
+def ov_weights(model: Transformer, layer: int) -> tuple[Tensor, Tensor]:
     """[head, d_model, d_head] from a normalised embedding to values, and [head, d_head, d_model] to the stream."""
     block = model.blocks[layer]
     reads = block.attn.heads_of(block.attn.v).double()
     if model.cfg.norm_place == "pre":
-        reads = _weighted(block.ln1, reads)
+        reads = weighted(block.ln1, reads)
     writes = block.attn.W_O.double()
     if block.ln1_post is not None:
         writes = writes - writes.mean(-1, keepdim=True) if block.ln1_post.centred else writes
-        writes = _weighted(block.ln1_post, writes)
+        writes = weighted(block.ln1_post, writes)
     return reads.mT, writes
 
 
-def _weighted(norm: Norm, x: Tensor) -> Tensor:
+def weighted(norm: Norm, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+    """``x`` times the weight of a norm, where it has one; float64."""
     return x if norm.weight is None else x * norm.weight.double()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ from torch import Tensor
 
 from workbench.figures.colours import SHARE, SKY, scale, theme
 from workbench.figures.figure import BODY, SMALL, Figure, bar_room, colour_bar, frame, line
+from workbench.figures.shades import draw_shades
 from workbench.figures.svg import Markup, cut, element, isolate, join, number, readable, text_width
 
 MOST_CELLS = 64  # a side of the full pattern; longer texts are summed in blocks
 MOST_GRID_CELLS = 32  # a side of a small multiple
 UNIT = "share of attention"
-_LEVELS = 24  # shades of a small multiple
-_OVERLAP = 0.25  # of a small multiple's rows, in units of the figure
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def attention_pattern(
     notes = table_notes(table, mute_first)
     if title is None:
         name = f"Head {layer}.{head}" if layer is not None and head is not None else "Attention"
-        title = f"{name}: {_finding(table, mute_first)}" if values.numel() else f"{name}: no tokens"
+        title = f"{name}: {finding(table, mute_first)}" if values.numel() else f"{name}: no tokens"
     panel = draw_table(table, mute_first)
     ticks, bar_x = share_ticks(table.top), panel.right
     bar = colour_bar(SHARE, bar_x, panel.top + 12, panel.bar_height, ticks=ticks, unit=UNIT)
@@ -126,7 +124,7 @@ def head_grid(
     marks = []
     for i, table in enumerate(tables):
         x, y = (i % across) * (side + gap), (i // across) * (side + gap + above)
-        words = f"Head {prefix}{i}: {_finding(table, mute_first)}"
+        words = f"Head {prefix}{i}: {finding(table, mute_first)}"
         outline = element(
             "rect",
             x=x,
@@ -143,7 +141,7 @@ def head_grid(
                 "g",
                 element("title", words),
                 line(f"{prefix}{i}", x, y + 13, BODY),
-                _shades(table, x, y + above, side, top_value, mute_first),
+                draw_shades(table.values, table.exists, x, y + above, side, top_value, mute_first),
                 outline,
                 class_="wb-cell-head",
                 data_id=f"a{0 if layer is None else layer}.h{i}",
@@ -239,7 +237,7 @@ def table_notes(table: Table, mute_first: bool) -> list[str]:
     return notes
 
 
-def _finding(table: Table, mute_first: bool) -> str:
+def finding(table: Table, mute_first: bool) -> str:
     """The mean share of the first token where it is most of the attention, else the largest single share."""
     values = table.values.nan_to_num()
     if values.numel() == 0:
@@ -357,41 +355,6 @@ def _labels(table: Table, left: float, top: float, cell: float, size: float, slo
         turn = f"translate({x + cell / 2 + 0.35 * size:.2f} {top - 5:.2f}) rotate({slope})"
         marks.append(label(text, "key", i, x, transform=turn))
     return element("g", *marks, class_="wb-tokens")
-
-
-def _shades(table: Table, x: float, y: float, side: float, top_value: float, mute_first: bool) -> Markup:
-    """A small multiple: one path for each shade, which keeps sixteen heads of long texts light."""
-    cell = side / max(table.values.shape[1], 1)
-    levels: dict[int, list[str]] = {}
-
-    def level(row: int, column: int, value: float) -> int | None:
-        if not exists[row][column]:
-            return None
-        if not math.isfinite(value) or (mute_first and column == 0):
-            return -1
-        return round(_LEVELS * min(max(value / top_value, 0.0), 1.0))
-
-    exists = table.exists.tolist()
-    for row, values in enumerate(table.values.tolist()):
-        places = ((column, level(row, column, value)) for column, value in enumerate(values))
-        for shade, run in itertools.groupby(places, key=lambda place: place[1]):
-            if shade is None:
-                continue
-            columns_ = [column for column, _ in run]
-            length = cell * len(columns_)
-            square = (
-                f"M{x + columns_[0] * cell:.2f} {y + row * cell:.2f}h{length:.2f}v{cell + _OVERLAP:.2f}h-{length:.2f}z"
-            )
-            levels.setdefault(shade, []).append(square)
-
-    def paint(shade: int) -> str:
-        return scale(SHARE, shade / _LEVELS) if shade >= 0 else theme("faint")
-
-    # Crisp and a hair over the next row, or a dark ground would shine through between neighbours.
-    return join(
-        element("path", d="".join(squares), fill=paint(shade), shape_rendering="crispEdges")
-        for shade, squares in sorted(levels.items())
-    )
 
 
 def share_ticks(top: float) -> list[tuple[float, str]]:
