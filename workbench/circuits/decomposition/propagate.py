@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -198,7 +199,7 @@ class Sweep:
         base = x.joined_by(attended.n)
         mid = base.plus(attended)
         if post:
-            mid = flow.norm(rule, mid, block.ln1)
+            mid = self.behind(layer, "attn", mid)
         if block.mlp is None:
             return note("hook_resid_post", mid)
         if post:
@@ -210,7 +211,12 @@ class Sweep:
         fed = self.mlp(layer, read)
         fed = note("hook_mlp_out", self.inject(self.settled(fed), STEPS * layer + 2))
         after = mid.joined_by(fed.n).plus(fed)
-        return note("hook_resid_post", flow.norm(rule, after, block.mlp_norm) if post else after)
+        return note("hook_resid_post", self.behind(layer, "mlp", after) if post else after)
+
+    def behind(self, layer: int, sublayer: Literal["attn", "mlp"], x: Parts) -> Parts:
+        """The norm of a post-norm model behind a sublayer, of the sum that it leaves."""
+        block = self.model.blocks[layer]
+        return flow.norm(self.rule, x, block.ln1 if sublayer == "attn" else block.mlp_norm)
 
     def heads(self, layer: int, read: Parts, note: Callable[[str, Parts], Parts]) -> Parts:
         """Head outputs of what a layer's attention reads."""
@@ -234,20 +240,28 @@ class Sweep:
 
         That is [source, batch, pos or 1, d_vocab], [source, batch, class], or [source, batch, pos, d_model].
         """
-        model, rule, touched = self.model, self.rule, self.touched
+        rule, touched = self.rule, self.touched
         if at is not None:
             one = torch.arange(len(at), device=at.device)
             x, touched = x.along(lambda part: part[:, one, at][:, :, None]), touched[:, one, at][:, :, None]
-        x = flow.norm(rule, x, model.ln_final)
-        if model.cfg.head == "none":
+        x = self.readout(x)
+        if self.model.cfg.head == "none":
             return self.settled(x, touched)
-        if model.cfg.pooling != "none":
-            x, touched = x.along(self._pool), touched.any(-1)
-        if model.head is not None:
+        if self.model.cfg.pooling != "none":
+            touched = touched.any(-1)
+        x = flow.capped(rule, flow.linear(rule, x, self.model.unembedding), self.model.cfg.logit_softcap)
+        return self.settled(x, touched)
+
+    def readout(self, x: Parts) -> Parts:
+        """From the last stream to what the unembedding reads: final norm, pooling, head."""
+        model, rule = self.model, self.rule
+        x = flow.norm(rule, x, model.ln_final)
+        if model.cfg.head != "none" and model.cfg.pooling != "none":
+            x = x.along(self._pool)
+        if model.cfg.head != "none" and model.head is not None:
             x = flow.function(rule, flow.linear(rule, x, model.head.dense), model.head.act)
             x = x if model.head.ln is None else flow.norm(rule, x, model.head.ln)
-        x = flow.capped(rule, flow.linear(rule, x, model.unembedding), model.cfg.logit_softcap)
-        return self.settled(x, touched)
+        return x
 
     def _pool(self, part: Tensor) -> Tensor:
         mask = None if self.prompts.mask is None else self.prompts.mask.repeat(len(part), 1)
