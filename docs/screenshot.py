@@ -1,5 +1,5 @@
-"""Make the pictures of ``docs/img``: the Circuits page with SmolLM2's circuit for indirect objects, the Model page
-and the Decomposition page.
+"""Make the pictures of ``docs/img``: the Circuits page with SmolLM2's circuit for indirect objects, the Model,
+Decomposition and Attention pages.
 
 Needs Chromium. Run it from the repository: ``.venv/bin/python docs/screenshot.py``. The run is made once and found
 again by its settings.
@@ -50,6 +50,7 @@ def main() -> None:
             page.set_viewport_size({"width": 1500, "height": 1000})
             _take(page, f"{url}/model?look-at=digits-vit", "svg", "model.png")
             _take(page, f"{url}/decomposition?{DECOMPOSITION}", ".wb-cell-head", "decomposition.png")
+            _take(page, f"{url}/attention?head=a17.h4", ".wb-cell-head", "attention.png")
             browser.close()
     finally:
         server.terminate()

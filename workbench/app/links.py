@@ -8,22 +8,24 @@ import streamlit as st
 
 from workbench.app.state import LONGEST
 
-Where = Literal["circuits", "head", "decomposition", "runs"]
+Where = Literal["circuits", "head", "attention", "decomposition", "runs"]
 
 
 def page_of(where: Where) -> Any:
     """The page as the navigation knows it: pages are told apart by their path."""
     # Each page links to the others.
+    from workbench.app.attention import page as attention
     from workbench.app.circuits import page as circuits
     from workbench.app.decomposition import page as decomposition
     from workbench.app.head import page as head
     from workbench.app.runs import page as runs
 
-    made = {"circuits": circuits, "head": head, "decomposition": decomposition, "runs": runs}
-    titles = {"circuits": "Circuits", "head": "Head", "decomposition": "Decomposition", "runs": "Runs"}
+    made = {"circuits": circuits, "head": head, "attention": attention, "decomposition": decomposition, "runs": runs}
+    titles = {key: key.capitalize() for key in made}
     icons = {
         "circuits": ":material/hub:",
         "head": ":material/center_focus_strong:",
+        "attention": ":material/grid_view:",
         "decomposition": ":material/call_split:",
         "runs": ":material/history:",
     }

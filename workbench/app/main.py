@@ -18,6 +18,7 @@ def main() -> None:
     pages = [
         links.page_of("circuits"),
         links.page_of("head"),
+        links.page_of("attention"),
         links.page_of("decomposition"),
         st.Page(model.page, title="Model", icon=":material/deployed_code:", url_path="model"),
         st.Page(known.page, title="Known circuits", icon=":material/verified:", url_path="known"),
