@@ -20,6 +20,7 @@ from workbench.cli.console import (
     say,
     stoppable,
 )
+from workbench.cli.pictures import OutFolder, PictureFormats, checked_folder, picture_formats, write_pictures
 
 if TYPE_CHECKING:
     from workbench.circuits.progress import Progress
@@ -53,15 +54,15 @@ def decompose(
     compare: Annotated[
         bool, typer.Option("--compare", help="Put occlusion, integrated gradients and SHAP beside the rules.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="A folder for result.json and the figures.")] = None,
-    format: Annotated[str, typer.Option(help="Of the figures: svg, png, pdf or html; several with commas.")] = "svg",
+    out: OutFolder = None,
+    format: PictureFormats = "svg",
     as_json: AsJson = False,
 ) -> None:
     """Split an answer into what each word, patch, head or MLP gives to it."""
     from workbench import decomposing
     from workbench.models import load
 
-    formats = _formats(format)
+    formats, out = picture_formats(format), checked_folder(out)
     with progress_bar() as bar:
         loaded = load(model, progress=bar)
     request = _request(loaded, model, text, target, to, source or sources, rule, baseline, tree)
@@ -77,19 +78,6 @@ def decompose(
         _print_compared(*beside)
     for file in files:
         say(f"Wrote {file}")
-
-
-def _formats(given: str) -> list[str]:
-    """Keys of picture formats.
-
-    Raises:
-        ValueError: one is none.
-    """
-    from workbench.export import FORMATS
-    from workbench.models.lookup import pick
-
-    pictures = [one for one in FORMATS if one.needs == "figure"]
-    return [pick(pictures, key.strip(), "format of a figure").key for key in given.split(",")]
 
 
 def _request(
@@ -146,15 +134,11 @@ def _write(
     result: Result, beside: tuple[tuple[str, ...], list[Compared]] | None, out: Path, formats: list[str]
 ) -> list[str]:
     from workbench import decomposing
-    from workbench.export import Exportable, export, write
 
     meta: dict[str, Any] = result.to_json()
     if beside:
         meta["compared"] = [one.to_json() for one in beside[1]]
-    files = [write(out / "result.json", export(Exportable(meta=meta), "json"))]
-    for name, figure in decomposing.pictures(result).items():
-        files += [write(out / f"{name}.{key}", export(Exportable(figure=figure, meta=meta), key)) for key in formats]
-    return [str(file) for file in files]
+    return write_pictures(out, decomposing.pictures(result), meta, formats)
 
 
 def _print(result: Result) -> None:
