@@ -143,6 +143,17 @@ def test_taking_it_off_bakes_the_weight_in(training: bool) -> None:
     assert remove_sigma(model) == []
 
 
+def test_taking_it_off_a_copy_leaves_the_original_alone() -> None:
+    made = layer().eval()
+    copied = copy.deepcopy(made)
+    x = torch.randn(2, 5).double()
+    expected = made(x)
+    remove_sigma(copied)
+    assert torch.equal(copied(x), expected)
+    assert torch.equal(made(x), expected)
+    assert parametrize.is_parametrized(made)
+
+
 @pytest.mark.parametrize("kind", ["llama-grouped", "gpt2"])
 def test_a_model_of_the_workbench_stays_the_same_and_can_be_trained(kind: str) -> None:
     model = from_hf(micro.hugging_face(kind))

@@ -15,6 +15,7 @@ from tests.circuits.decomposition.cases import inputs_for, pair
 from tests.paths.cases import ENUMERATED, TOLERANCE, Case, case, length, said
 from tests.paths.reference import run
 from workbench import paths
+from workbench.circuits.progress import Progress, Stopped
 from workbench.models.families.samples import SAMPLES
 
 FEW = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
@@ -244,3 +245,17 @@ def test_on_smollm2_lengths_are_the_coefficients_of_the_answer_as_a_polynomial(s
             assert float(terms.sum()) == pytest.approx(
                 float(held.readout(x)[-1, token]), abs=1e-5 * float(terms.abs().sum())
             )
+
+
+def test_a_stop_is_heard_after_a_block() -> None:
+    c = case("llama-grouped")
+    for run in (
+        lambda progress: paths.decompose(c.model, c.inputs, 3, progress=progress),
+        lambda progress: paths.query(c.model, c.inputs, ".*", 3, progress=progress),
+        lambda progress: paths.gradient_mass(c.model, c.inputs, 3, progress=progress),
+    ):
+        seen: list[Progress] = []
+        run(seen.append)
+        assert [(at.done, at.total) for at in seen] == [(1, 2), (2, 2)]
+        with pytest.raises(Stopped):
+            run(lambda _: False)

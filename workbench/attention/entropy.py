@@ -213,13 +213,13 @@ def _longest(attn: Attention, x: Float[Tensor, "batch pos d_model"], given: Give
     w_q, w_k = _with_bias(attn, attn.q), _with_bias(attn, attn.k)
     if cfg.positions != "rotary":
         wide: Tensor = torch.linalg.matrix_norm(x, 2).square()
-        return cfg.attn_scale * _norm_of_product(w_q, w_k)[:, None] * wide
+        return cfg.attn_scale * norm_of_product(w_q, w_k)[:, None] * wide
     norms: Tensor = torch.linalg.matrix_norm(w_q, 2) * torch.linalg.matrix_norm(w_k, 2)
     wide = x.norm(dim=-1).amax(-1) * torch.linalg.matrix_norm(x)
     return cfg.attn_scale * max(1.0, cfg.rotary_scale) ** 2 * norms[:, None] * wide
 
 
-def _norm_of_product(w_q: Tensor, w_k: Tensor) -> Float[Tensor, " head"]:
+def norm_of_product(w_q: Tensor, w_k: Tensor) -> Float[Tensor, " head"]:
     """``||W_Q^T W_K||_2`` from matrices of the size of a head."""
     # W^T = Q R with orthonormal Q, so that W_Q^T W_K = Q_q (R_q R_k^T) Q_k^T.
     q, k = torch.linalg.qr(w_q.mT, mode="r").R, torch.linalg.qr(w_k.mT, mode="r").R

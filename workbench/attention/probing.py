@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from workbench.attention.entropy import _norm_of_product, floor_of, row_bound
+from workbench.attention.entropy import floor_of, norm_of_product, row_bound
 from workbench.attention.layers import Given, taken
 from workbench.attention.observed import ByHead
 from workbench.attention.prompt import statistics
+from workbench.attention.sigma_reparam import own_class
 from workbench.attention.training_record import Reading
 from workbench.kernels import attention_statistics
 from workbench.models import Transformer, from_hf
@@ -125,7 +126,8 @@ def _plain(model: nn.Module) -> nn.Module:
     copy = deepcopy(model)
     for part in list(copy.modules()):
         if parametrize.is_parametrized(part):
-            for name in list(part.parametrizations):
+            own_class(part)
+            for name in list(cast(Any, part).parametrizations):
                 parametrize.remove_parametrizations(part, name, leave_parametrized=True)
     return copy
 
@@ -142,7 +144,7 @@ def _weights(model: Transformer) -> tuple[ByHead, dict[str, Float[Tensor, " laye
             for part in "qkvo":
                 norms[part].append(torch.tensor(torch.nan))
             continue
-        product = _norm_of_product(attn.heads_of(attn.q).double(), attn.heads_of(attn.k).double())
+        product = norm_of_product(attn.heads_of(attn.q).double(), attn.heads_of(attn.k).double())
         qk.append((model.cfg.attn_scale * product).float().cpu())
         for part, matrix in matrices.items():
             norms[part].append(torch.linalg.matrix_norm(matrix, 2).float().cpu())

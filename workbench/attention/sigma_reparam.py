@@ -141,6 +141,17 @@ def remove_sigma(module: nn.Module) -> list[str]:
         if not any(isinstance(one, SigmaReparam) for one in stack):
             continue
         stack.eval()  # reading the weight must not move it
+        own_class(part)
         parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
         had.append(name)
     return had
+
+
+def own_class(part: nn.Module) -> None:
+    """Give a parametrised module a class of its own.
+
+    A deep copy shares the class that torch made for the original, and taking a parametrisation off deletes the property
+    of that class, so that the original would lose its weight.
+    """
+    shared = type(part)
+    part.__class__ = type(shared.__name__, shared.__bases__, dict(shared.__dict__))

@@ -128,11 +128,13 @@ def entropy_by_position(observation: Observation, heads: Sequence[str] = ()) -> 
     lines = [Line("log of the visible keys", place.tolist(), binned[0].tolist(), dashed=True)]
     lines.append(_over_heads("mean of heads", place.tolist(), binned[1].flatten(0, 1)))
     lines += _of_heads(observation.model, heads, place.tolist(), binned[1])
-    last = int((~entropy.isnan().all(1).all(0)).nonzero()[-1])
-    mean, most = float(entropy[:, :, last].nanmean()), float(visible[last])
-    title = f"At position {last} the mean head has {number(mean)} of the {number(most)} nats of uniform attention"
+    end = int((~binned[1].isnan().all(1).all(0)).nonzero()[-1])
+    mean, most = float(binned[1][:, :, end].nanmean()), float(binned[0][end])
+    last = min((end + 1) * width, entropy.shape[-1]) - 1
+    where = f"At position {last:,}" if width == 1 else f"At positions {end * width:,} to {last:,}"
+    title = f"{where} the mean head has {number(mean)} of the {number(most)} nats of uniform attention"
     if not most:
-        title = f"At position {last} every head sees one key"
+        title = f"At position {last:,} every head sees one key"
     return curves(
         lines,
         x_title="position of the query",

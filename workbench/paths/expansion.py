@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.circuits.decomposition.propagate import Prompts
+from workbench.circuits.progress import ProgressFn
 from workbench.models import Transformer
 from workbench.paths.automaton import DEAD, Automaton, by_kind, by_length, length_labels
 from workbench.paths.components import Alphabet
@@ -43,6 +44,7 @@ def decompose(
     keep: int | None = None,
     biases: Literal["apart", "within"] = "apart",
     dtype: torch.dtype | None = None,
+    progress: ProgressFn | None = None,
 ) -> Ensemble:
     """What all paths of each length carry of a logit, a difference of logits, a class or a residual direction.
 
@@ -61,8 +63,10 @@ def decompose(
         biases: whether what paths from biases carry is told apart by length, or is only part of the sum.
         dtype: float32 or float64. None: the model's own (float32 for half precision) and, where the lengths then miss
             the model's answer by more than 1e-4 of it, once more in float64, which takes a copy of the weights.
+        progress: called after every block; returning False stops.
 
     Raises:
+        Stopped: ``progress`` asked for it.
         ValueError: bad prompts, target or position; ``keep`` is more than the longest path has; an activation is not
             finite; an unknown word for ``by`` or ``biases``.
     """
@@ -72,22 +76,25 @@ def decompose(
     alphabet = Alphabet.of(model)
     keep = check_keep(alphabet, keep, KINDS if by == "kind" else None)
     prompts = ready(model, tokens, attention_mask, dtype)
-    found = _expand(prompts, resolve(target, prompts, at), alphabet, by, keep, biases == "apart")
+    found = _expand(prompts, resolve(target, prompts, at), alphabet, by, keep, biases == "apart", progress)
     if dtype is None and prompts.model.dtype != torch.float64 and not found.relative_error <= CLOSE:
         prompts = ready(model, tokens, attention_mask, torch.float64)
-        found = _expand(prompts, resolve(target, prompts, at), alphabet, by, keep, biases == "apart")
+        found = _expand(prompts, resolve(target, prompts, at), alphabet, by, keep, biases == "apart", progress)
     return found
 
 
-def _expand(prompts: Prompts, target: Target, alphabet: Alphabet, by: str, keep: int, apart: bool) -> Ensemble:
+def _expand(
+    prompts: Prompts, target: Target, alphabet: Alphabet, by: str, keep: int, apart: bool, progress: ProgressFn | None
+) -> Ensemble:
     labels = length_labels(keep, alphabet.depth)
     n, kinds, bias = len(labels), None, None
     if by == "kind":
         automaton, cells = by_kind(alphabet, keep)
-        rows, readout = contributions(prompts, automaton, target)
+        rows, readout = contributions(prompts, automaton, target, progress)
         lengths, kinds = _by_cells(rows, cells, n)
     else:
-        rows, readout = contributions(prompts, by_length(alphabet, keep, apart=apart and alphabet.has_biases), target)
+        automaton = by_length(alphabet, keep, apart=apart and alphabet.has_biases)
+        rows, readout = contributions(prompts, automaton, target, progress)
         lengths = rows[:n].clone()
         if len(rows) > n:
             bias = rows[n:]
@@ -116,10 +123,10 @@ def _expand(prompts: Prompts, target: Target, alphabet: Alphabet, by: str, keep:
 
 
 def contributions(
-    prompts: Prompts, automaton: Automaton, target: Target
+    prompts: Prompts, automaton: Automaton, target: Target, progress: ProgressFn | None = None
 ) -> tuple[Float[Tensor, "output batch pos"], Float[Tensor, "batch pos"]]:
     """What each output of an automaton carries of a target, and what the readout adds; float64 on the CPU."""
-    sweep = PathSweep(prompts, automaton)
+    sweep = PathSweep(prompts, automaton, progress)
     with torch.no_grad():
         rows, readout = target.rows(sweep, sweep.last())
     found = torch.zeros(len(automaton.outputs), *rows.shape[1:], dtype=torch.float64)

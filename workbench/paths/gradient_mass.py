@@ -20,6 +20,7 @@ from workbench.circuits.decomposition.baselines import Baseline
 from workbench.circuits.decomposition.parts import Parts
 from workbench.circuits.decomposition.propagate import Prompts, Sweep
 from workbench.circuits.decomposition.rules import find
+from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.models import Transformer
 from workbench.models.blocks import Block
 from workbench.paths.components import Alphabet
@@ -77,6 +78,7 @@ def gradient_mass(
     keep: int | None = None,
     rule: Literal["tangent", "frozen"] = "tangent",
     dtype: torch.dtype | None = None,
+    progress: ProgressFn | None = None,
 ) -> GradientMass:
     """The gradient of a target at the embedding through paths of each length, 0 to ``keep``.
 
@@ -88,9 +90,11 @@ def gradient_mass(
         keep: the longest length; None for all.
         rule: ``tangent``: the Jacobians of norms, patterns and activations, so that the lengths sum to the gradient of
             the model; ``frozen``: all of these held.
+        progress: called after every block; returning False stops.
 
     Raises:
         ValueError: bad prompts, target, position or rule; ``keep`` is more than the longest path has.
+        Stopped: ``progress`` asked for it.
     """
     if rule not in ("tangent", "frozen"):
         raise ValueError(f"'rule' is 'tangent' or 'frozen', not {rule!r}.")
@@ -98,7 +102,7 @@ def gradient_mass(
     keep = check_keep(alphabet, keep)
     prompts = ready(model, tokens, attention_mask, dtype)
     asked = resolve(target, prompts, at)
-    by_length, whole = gradients(prompts, asked, keep, rule)
+    by_length, whole = gradients(prompts, asked, keep, rule, progress)
     given = torch.einsum("kbpd,bpd->bkp", by_length, prompts.resid[0][0])
     return GradientMass(
         model=prompts.model.name,
@@ -113,10 +117,11 @@ def gradient_mass(
 
 
 def gradients(
-    prompts: Prompts, target: Target, keep: int, rule: str = "tangent"
+    prompts: Prompts, target: Target, keep: int, rule: str = "tangent", progress: ProgressFn | None = None
 ) -> tuple[Float[Tensor, "length batch pos d_model"], Float[Tensor, "batch pos d_model"]]:
     """The gradient of a target at the embedding through paths of each length, and through all."""
     sweep = _Lengthened(find(rule), prompts, [], Baseline([], [], []))
+    report = Reporter(progress, prompts.model.cfg.n_layers, "following gradients back")
     with torch.enable_grad():
         leaf = torch.zeros_like(prompts.resid[-1], requires_grad=True)
         said = target.here(target.read(sweep, Parts(prompts.resid[-1], leaf))).sum()
@@ -128,6 +133,9 @@ def gradients(
             leaf = torch.zeros_like(rows, requires_grad=True)
             out = sweep.block(layer, Parts(prompts.resid[layer], leaf))
             (rows,) = torch.autograd.grad(out.carried, leaf, rows)
+            report.step()
+            if not report.going:
+                raise Stopped("Stopped before the gradients had come to the embedding.")
     return rows[: keep + 1].flip(0), rows[keep + 1]
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.circuits.progress import ProgressFn
 from workbench.models import Transformer
 from workbench.paths.automaton import DEAD
 from workbench.paths.components import BIAS, Alphabet
@@ -83,6 +84,7 @@ def query(
     at: int | Int[Tensor, " batch"] | None = None,
     attention_mask: Int[Tensor, "batch pos"] | None = None,
     dtype: torch.dtype | None = None,
+    progress: ProgressFn | None = None,
 ) -> QueryResult | list[QueryResult]:
     """What the paths of one or several patterns carry of a target, in one sweep.
 
@@ -90,7 +92,7 @@ def query(
         model: any hooked model.
         tokens: as the model takes them, or texts.
         patterns: one or several, see :mod:`workbench.paths.pattern`; ``.*`` is everything, and what the model says.
-        target, at, attention_mask, dtype: as for :func:`workbench.paths.decompose`.
+        target, at, attention_mask, dtype, progress: as for :func:`workbench.paths.decompose`.
 
     Returns:
         A result for one pattern, a list of them for a list.
@@ -98,6 +100,7 @@ def query(
     Raises:
         PatternError: a pattern does not parse or names a component that the model does not have, with the place.
         ValueError: bad prompts, target or position, or an activation that is not finite.
+        Stopped: ``progress`` asked for it.
     """
     alphabet = Alphabet.of(model)
     asked = [patterns] if isinstance(patterns, str) else list(patterns)
@@ -106,7 +109,7 @@ def query(
     automata = [compile_pattern(pattern, alphabet) for pattern in asked]
     prompts = ready(model, tokens, attention_mask, dtype)
     read = resolve(target, prompts, at)
-    rows, readout = contributions(prompts, reduce(lambda a, b: a.beside(b), automata), read)
+    rows, readout = contributions(prompts, reduce(lambda a, b: a.beside(b), automata), read, progress)
     value = read.value(prompts).double().cpu()
     found = []
     for automaton, row in zip(automata, rows, strict=True):

@@ -22,6 +22,7 @@ from workbench.circuits.decomposition import flow
 from workbench.circuits.decomposition.baselines import Baseline
 from workbench.circuits.decomposition.parts import Parts
 from workbench.circuits.decomposition.propagate import Prompts, Sweep
+from workbench.circuits.progress import ProgressFn, Reporter, Stopped
 from workbench.models.blocks import Block
 from workbench.paths import held
 from workbench.paths.automaton import Automaton, Routes, routes
@@ -38,10 +39,12 @@ class PathSweep(Sweep):
     Args:
         prompts: run once.
         automaton: which paths are told apart.
+        progress: called after every block; returning False stops.
     """
 
-    def __init__(self, prompts: Prompts, automaton: Automaton) -> None:
+    def __init__(self, prompts: Prompts, automaton: Automaton, progress: ProgressFn | None = None) -> None:
         self.automaton = automaton
+        self.report = Reporter(progress, prompts.model.cfg.n_layers, "carrying paths")
         self.constants = automaton.alphabet.has_biases
         super().__init__(held.Held(), prompts, [], Baseline([], [], []))
         self.routes = routes(automaton)
@@ -53,8 +56,19 @@ class PathSweep(Sweep):
 
     @torch.no_grad()
     def last(self) -> Parts:
-        """Rows [state (and one), batch, pos, d_model] of the stream that leaves the last block."""
+        """Rows [state (and one), batch, pos, d_model] of the stream that leaves the last block.
+
+        Raises:
+            Stopped: ``progress`` asked for it.
+        """
         return self.run()[0]
+
+    def _block(self, layer: int, x: Parts, kept: dict[str, Parts], wanted: set[str]) -> Parts:
+        found = super()._block(layer, x, kept, wanted)
+        self.report.step()
+        if not self.report.going:
+            raise Stopped("Stopped before paths had come to the end of the model.")
+        return found
 
     def inject(self, x: Parts, order: int) -> Parts:
         """The embedding stands in the states that ``embed`` leads to."""
