@@ -249,13 +249,13 @@ def test_on_smollm2_lengths_are_the_coefficients_of_the_answer_as_a_polynomial(s
 
 def test_a_stop_is_heard_after_a_block() -> None:
     c = case("llama-grouped")
-    for run in (
+    for work in (
         lambda progress: paths.decompose(c.model, c.inputs, 3, progress=progress),
         lambda progress: paths.query(c.model, c.inputs, ".*", 3, progress=progress),
         lambda progress: paths.gradient_mass(c.model, c.inputs, 3, progress=progress),
     ):
         seen: list[Progress] = []
-        run(seen.append)
+        work(seen.append)
         assert [(at.done, at.total) for at in seen] == [(1, 2), (2, 2)]
         with pytest.raises(Stopped):
-            run(lambda _: False)
+            work(lambda _: False)

@@ -13,16 +13,22 @@ from workbench.figures.figure import Figure, standalone
 from workbench.figures.ground_truth import precision_recall, roc_curve
 from workbench.figures.head_map import head_map
 from workbench.figures.interaction import interaction_js
+from workbench.figures.lens_grid import lens_grid
 from workbench.figures.matrix import matrix
 from workbench.figures.overlay import Picture
 from workbench.figures.patch_contributions import patch_contributions, patch_groups
 from workbench.figures.patch_heads import patch_heads
 from workbench.figures.patch_maps import patch_maps
 from workbench.figures.patches import patch_attention, patch_grid
+from workbench.figures.path_chains import path_chains
+from workbench.figures.path_flow import path_flow
+from workbench.figures.path_lengths import path_lengths
+from workbench.figures.path_tables import length_positions, path_kinds
 from workbench.figures.phrase_tree import phrase_tree
 from workbench.figures.positions import position_map
 from workbench.figures.program_flow import program_flow
 from workbench.figures.scatter import scatter
+from workbench.figures.signed_bars import before_after, signed_bars
 from workbench.figures.svg import show_token
 from workbench.figures.token_contributions import token_contributions
 
@@ -34,6 +40,7 @@ __all__ = [
     "all_heads",
     "attention_pair",
     "attention_pattern",
+    "before_after",
     "bench_figure",
     "circuit_graph",
     "contribution_map",
@@ -43,6 +50,8 @@ __all__ = [
     "head_grid",
     "head_map",
     "interaction_js",
+    "length_positions",
+    "lens_grid",
     "matrix",
     "patch_attention",
     "patch_contributions",
@@ -50,6 +59,10 @@ __all__ = [
     "patch_groups",
     "patch_heads",
     "patch_maps",
+    "path_chains",
+    "path_flow",
+    "path_kinds",
+    "path_lengths",
     "phrase_tree",
     "position_map",
     "precision_recall",
@@ -57,6 +70,7 @@ __all__ = [
     "roc_curve",
     "scatter",
     "show_token",
+    "signed_bars",
     "standalone",
     "token_contributions",
 ]
