@@ -8,7 +8,7 @@ import streamlit as st
 
 from workbench.app.state import LONGEST
 
-Where = Literal["circuits", "head", "attention", "decomposition", "runs"]
+Where = Literal["circuits", "head", "attention", "decomposition", "paths", "lens", "runs"]
 
 
 def page_of(where: Where) -> Any:
@@ -18,15 +18,27 @@ def page_of(where: Where) -> Any:
     from workbench.app.circuits import page as circuits
     from workbench.app.decomposition import page as decomposition
     from workbench.app.head import page as head
+    from workbench.app.lens import page as lens
+    from workbench.app.paths import page as paths
     from workbench.app.runs import page as runs
 
-    made = {"circuits": circuits, "head": head, "attention": attention, "decomposition": decomposition, "runs": runs}
+    made = {
+        "circuits": circuits,
+        "head": head,
+        "attention": attention,
+        "decomposition": decomposition,
+        "paths": paths,
+        "lens": lens,
+        "runs": runs,
+    }
     titles = {key: key.capitalize() for key in made}
     icons = {
         "circuits": ":material/hub:",
         "head": ":material/center_focus_strong:",
         "attention": ":material/grid_view:",
         "decomposition": ":material/call_split:",
+        "paths": ":material/route:",
+        "lens": ":material/layers:",
         "runs": ":material/history:",
     }
     return st.Page(made[where], title=titles[where], icon=icons[where], url_path=where, default=where == "circuits")

@@ -20,6 +20,8 @@ def main() -> None:
         links.page_of("head"),
         links.page_of("attention"),
         links.page_of("decomposition"),
+        links.page_of("paths"),
+        links.page_of("lens"),
         st.Page(model.page, title="Model", icon=":material/deployed_code:", url_path="model"),
         st.Page(known.page, title="Known circuits", icon=":material/verified:", url_path="known"),
         links.page_of("runs"),

@@ -22,8 +22,10 @@ from workbench.cli import (
     interchange,
     keep,
     known,
+    lens,
     library,
     models,
+    paths,
     programs,
 )
 from workbench.cli.console import INTERRUPTED, InterruptionError, complain, say
@@ -45,6 +47,8 @@ app.command("import")(interchange.import_file)
 app.command()(examine.examine)
 app.command()(decompose.decompose)
 app.command()(attention.attention)
+app.command()(paths.paths)
+app.command()(lens.lens)
 app.command()(bench.bench)
 app.add_typer(known.known, name="known")
 app.command("learn-program")(programs.learn_program)
