@@ -12,8 +12,7 @@ from torch import Tensor
 
 from workbench import attention, inspection, observing
 from workbench.app.attention_ask import Asked
-from workbench.app.background import Work, wait_for
-from workbench.app.model_detail import escaped
+from workbench.app.background import Work, result_of
 from workbench.attention import Dispersion, TokenPair
 from workbench.attention.hops import HopProfile, hop_profile
 from workbench.circuits.progress import Progress, ProgressFn, Stopped
@@ -94,48 +93,25 @@ def _patterns(model: Transformer, given: Given) -> Comparison:
 
 def observation(asked: Asked) -> Observation | None:
     """Statistics and census of the input, once they are there; None meanwhile, and where they were refused."""
-    return _waited(
+    return result_of(
         _observing, (asked.model, asked.given, asked.weights), "Reading what every head does ...", "observation"
     )
 
 
 def dispersion(asked: Asked, tokens: Tensor, adaptive: bool) -> Dispersion | None:
     """Entropy and largest weight at growing lengths, once they are there."""
-    return _waited(_dispersing, (asked.model, tokens, adaptive), "Reading longer and longer texts ...", "dispersion")
+    return result_of(_dispersing, (asked.model, tokens, adaptive), "Reading longer and longer texts ...", "dispersion")
 
 
 def hops(asked: Asked) -> HopProfile | None:
     """Weight by distance from query to key, once it is there."""
-    return _waited(_hopping, (asked.model, asked.given), "Measuring distances ...", "hops")
+    return result_of(_hopping, (asked.model, asked.given), "Measuring distances ...", "hops")
 
 
 def pairs(asked: Asked, place: tuple[int, int]) -> Pairs | None:
     """Pairs of tokens of a head, for the tokens of the text."""
     ids = tuple(dict.fromkeys(asked.given.tensor[0].tolist()))[:_MOST_TOKENS]
-    return _waited(_pairing, (asked.model, *place, ids), "Multiplying weights ...", "pairs")
-
-
-def _waited(make: Any, arguments: tuple[Any, ...], what: str, key: str) -> T | None:
-    """The result of some work; refusals and failures are said here."""
-    work: Work[T] = make(*arguments)
-    if work.done and work.abandoned:
-        make.clear(*arguments)
-        work = make(*arguments)
-    if not wait_for(work, what):
-        return None
-    if work.error is not None:
-        if not isinstance(work.error, ValueError):
-            raise work.error
-        st.error(escaped(str(work.error)))
-        return None
-    if work.stopped and not getattr(work.result, "complete", work.result is not None):
-        row = st.columns([4, 1], vertical_alignment="center")
-        kept = "nothing was finished by then" if work.result is None else "what was finished is shown"
-        row[0].warning(f"Stopped; {kept}.")
-        if row[1].button("Start again", key=f"again-{key}", width="stretch"):
-            make.clear(*arguments)
-            st.rerun()
-    return work.result
+    return result_of(_pairing, (asked.model, *place, ids), "Multiplying weights ...", "pairs")
 
 
 @st.cache_resource(max_entries=16, show_spinner=False, hash_funcs=HASHES)

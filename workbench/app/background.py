@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import streamlit as st
 
+from workbench.app.model_detail import escaped
 from workbench.circuits.progress import Progress, ProgressFn, Stopped
 from workbench.undisturbed import undisturbed
 
@@ -94,6 +95,36 @@ def wait_for(work: Work[T], what: str) -> bool:
     if not work.done:
         _watch(work)
     return work.done
+
+
+def result_of(make: Any, arguments: tuple[Any, ...], what: str, key: str) -> T | None:
+    """The result of some work; refusals and failures are said here, and None stands for them too.
+
+    Args:
+        make: a cached function that gives the piece of work.
+        arguments: of it.
+        what: is being done, for the first moment.
+        key: of the button that starts again what was stopped.
+    """
+    work: Work[T] = make(*arguments)
+    if work.done and work.abandoned:
+        make.clear(*arguments)
+        work = make(*arguments)
+    if not wait_for(work, what):
+        return None
+    if work.error is not None:
+        if not isinstance(work.error, ValueError):
+            raise work.error
+        st.error(escaped(str(work.error)))
+        return None
+    if work.stopped and not getattr(work.result, "complete", work.result is not None):
+        row = st.columns([4, 1], vertical_alignment="center")
+        kept = "nothing was finished by then" if work.result is None else "what was finished is shown"
+        row[0].warning(f"Stopped; {kept}.")
+        if row[1].button("Start again", key=f"again-{key}", width="stretch"):
+            make.clear(*arguments)
+            st.rerun()
+    return work.result
 
 
 @st.fragment(run_every=LOOK_EVERY)

@@ -12,7 +12,7 @@ from workbench import decomposing
 from workbench.app import decomposition_ask as ask
 from workbench.app import decomposition_detail as detail
 from workbench.app import state
-from workbench.app.background import Work, wait_for
+from workbench.app.background import Work, result_of
 from workbench.app.downloads import downloads
 from workbench.app.figure import show
 from workbench.app.layout import beside
@@ -143,25 +143,7 @@ def answer(asked: ask.Asked, request: Request, what: str) -> Result | None:
     except ValueError as error:
         st.error(escaped(str(error)))
         return None
-    work = _work(model, request, given, budget)
-    if work.done and work.abandoned:
-        _work.clear(model, request, given, budget)
-        work = _work(model, request, given, budget)
-    if not wait_for(work, what):
-        return None
-    if work.error is not None:
-        if not isinstance(work.error, ValueError):
-            raise work.error
-        st.error(escaped(str(work.error)))
-        return None
-    if work.stopped and (work.result is None or not work.result.complete):
-        row = st.columns([4, 1], vertical_alignment="center")
-        kept = "nothing was finished by then" if work.result is None else "what was finished is shown"
-        row[0].warning(f"Stopped; {kept}.")
-        if row[1].button("Start again", key=f"again-{request.sources}-{request.tree}", width="stretch"):
-            _work.clear(model, request, given, budget)
-            st.rerun()
-    return work.result
+    return result_of(_work, (model, request, given, budget), what, f"{request.sources}-{request.tree}")
 
 
 def _digest(given: Given) -> str:
