@@ -6,8 +6,8 @@ patterns, norm scales and activation gates are held at what they are in the run.
 target)`` says through which lengths the gradient comes back, ``top_paths(model, tokens, target)`` which single paths
 carry most.
 
-Components as an ensemble, each with its direct contribution to the answer: ``effects`` (directly, in all, when deleted),
-``prune`` (cut those that do harm), ``ensemble_scale`` (learn their weights).
+Components as an ensemble, each with its direct contribution to the answer: ``effects`` (directly, in all, when
+deleted), ``prune`` (cut those that do harm), ``ensemble_scale`` (learn their weights).
 """
 
 from __future__ import annotations
