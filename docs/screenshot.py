@@ -1,5 +1,5 @@
 """Make the pictures of ``docs/img``: the Circuits page with SmolLM2's circuit for indirect objects, the Model,
-Decomposition and Attention pages.
+Decomposition, Attention, Paths and Lens pages.
 
 Needs Chromium. Run it from the repository: ``.venv/bin/python docs/screenshot.py``. The run is made once and found
 again by its settings.
@@ -51,6 +51,8 @@ def main() -> None:
             _take(page, f"{url}/model?look-at=digits-vit", "svg", "model.png")
             _take(page, f"{url}/decomposition?{DECOMPOSITION}", ".wb-cell-head", "decomposition.png")
             _take(page, f"{url}/attention?head=a17.h4", ".wb-cell-head", "attention.png")
+            _take(page, f"{url}/paths?length=2", ".wb-cell-head", "paths.png")
+            _take(page, f"{url}/lens", ".wb-cell-head", "lens.png")
             browser.close()
     finally:
         server.terminate()
