@@ -137,7 +137,7 @@ def before_after(
     rows: Sequence[Change],
     *,
     unit: str,
-    better: Literal["lower", "higher"] = "lower",
+    better: Literal["lower", "higher"] | None = "lower",
     title: str | None = None,
     caption: str = "",
 ) -> Figure:
@@ -149,7 +149,7 @@ def before_after(
     Args:
         rows: name, before, after, low and high end of the interval of after - before.
         unit: of the numbers.
-        better: which way is better.
+        better: which way is better; None where neither is.
         title: the finding; by default how many are better and how many worse.
         caption: model, data, how the interval was made.
 
@@ -183,12 +183,13 @@ def before_after(
     if len(rows) == 1:
         found = f"{readable_words(rows[0][0])}: {number(rows[0][1])} to {number(rows[0][2])} {unit}"
     widest = max(text_width(text, SMALL) for text in [*told, "after − before"])
+    which = "Open: before; filled: after." if better is None else f"Open: before; filled: after; {better} is better."
     return frame(
         join(marks),
         left + _WIDE + 14 + widest,
         bottom + 18,
         title=found if title is None else title,
-        caption=" ".join([caption, f"Open: before; filled: after; {better} is better."]).strip(),
+        caption=f"{caption} {which}".strip(),
         data={
             "unit": unit,
             "rows": [
@@ -214,9 +215,9 @@ def _tight(values: Sequence[float]) -> Axis:
     return Axis(low, high, ticks)
 
 
-def _verdict(row: Change, better: str) -> str:
+def _verdict(row: Change, better: str | None) -> str:
     _, _, _, low, high = row
-    if not (math.isfinite(low) and math.isfinite(high)) or low <= 0 <= high:
+    if better is None or not (math.isfinite(low) and math.isfinite(high)) or low <= 0 <= high:
         return "open"
     return "better" if (high < 0) == (better == "lower") else "worse"
 
