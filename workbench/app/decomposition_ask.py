@@ -9,13 +9,11 @@ from typing import Any
 import streamlit as st
 
 from workbench import decomposing, inspection
-from workbench.app import state
+from workbench.app import state, task_prompts
 from workbench.app.image import ask_image
 from workbench.app.model_detail import escaped
-from workbench.circuits import Task, tasks
 from workbench.circuits.decomposition import RULES
 from workbench.circuits.tasks.kinds import Kind, kind_of
-from workbench.circuits.tasks.registry import TaskRecord
 from workbench.decomposing import Request
 from workbench.figures import show_token
 from workbench.inspection import Given
@@ -24,7 +22,6 @@ from workbench.models import Transformer, registry
 OWN = "own"
 _EXAMPLE = registry.MODELS[0].example
 _SECOND = "The central bank increased its interest rates."
-_PROMPTS = 8  # of each task
 
 RULE_WORDS = {
     "shapley": "Where two things are multiplied or bent together, each side gets half of what they do together.",
@@ -96,38 +93,16 @@ def _text(model: Transformer, name: str) -> tuple[Request, tuple[str, str] | Non
         return Request(name, text=state.written("Token numbers", "0 1 2", "tokens")), None
     kind = kind_of(model)
     example = (registry.find(name).example if name in registry.names() else "") or _EXAMPLE
-    if kind == "decoder" and (records := _records(model)):
+    if kind == "decoder" and (records := task_prompts.records(model)):
         titles = {OWN: "my own text"} | {record.key: record.title for record in records}
         key = state.choice("Text from", titles, "from", "A prompt of a task, or any text.")
         if key != OWN:
-            task = _task(model, key)
+            task = task_prompts.task(model, key)
             prompt = state.numbered("Prompt", task.clean_text, "prompt")
-            return Request(name, text=task.clean_text[prompt]), _answers(model, task, prompt)
+            return Request(name, text=task.clean_text[prompt]), task_prompts.answers(model, task, prompt)
     text = state.written("Text", example, "text")
     other = state.written("Second sentence", _SECOND, "other") if kind == "encoder" else ""
     return Request(name, text=text, other=other), None
-
-
-def _identity(model: Transformer) -> tuple[str, int]:
-    return model.name, id(model)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={Transformer: _identity})
-def _records(model: Transformer) -> list[TaskRecord]:
-    return tasks.for_model(model)
-
-
-@st.cache_resource(max_entries=16, show_spinner=False, hash_funcs={Transformer: _identity})
-def _task(model: Transformer, key: str) -> Task:
-    return tasks.load(key, model, n=_PROMPTS)
-
-
-def _answers(model: Transformer, task: Task, prompt: int) -> tuple[str, str] | None:
-    """The right and the wrong next token of a prompt, where there is one of each."""
-    right, wrong = set(task.right[prompt].tolist()), set(task.wrong[prompt].tolist())
-    if len(right) != 1 or len(wrong) != 1:
-        return None
-    return model.text.pieces([*right])[0], model.text.pieces([*wrong])[0]
 
 
 # -- the target and the rule -----------------------------------------------------------------------------------

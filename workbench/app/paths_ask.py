@@ -9,19 +9,16 @@ from typing import Any
 import streamlit as st
 
 from workbench import inspection
-from workbench.app import state
+from workbench.app import state, task_prompts
 from workbench.app.image import ask_image
 from workbench.app.model_detail import escaped
-from workbench.circuits import Task, tasks
 from workbench.circuits.tasks.kinds import kind_of
-from workbench.circuits.tasks.registry import TaskRecord
 from workbench.figures import show_token
 from workbench.inspection import Given
 from workbench.models import Transformer, registry
 
 OWN = "own"
 _USUAL = "ioi"
-_PROMPTS = 8  # of each task
 _PIXELS = 120
 _HELP = (
     "The answer whose logit is read. The model's first answer is taken against its second: what raises both says "
@@ -99,7 +96,9 @@ def _text(model: Transformer, name: str) -> tuple[str, tuple[str, str] | None]:
     """The text; and the answers that a task's prompt is about."""
     if model.tokenizer is None:
         return state.written("Token numbers", "0 1 2", "tokens"), None
-    records = {record.key: record.title for record in _records(model)} if kind_of(model) == "decoder" else {}
+    records = (
+        {record.key: record.title for record in task_prompts.records(model)} if kind_of(model) == "decoder" else {}
+    )
     if records:
         titles = {OWN: "my own text"} | records
         # A text in the address is meant to be read, though no task is named beside it.
@@ -107,34 +106,12 @@ def _text(model: Transformer, name: str) -> tuple[str, tuple[str, str] | None]:
             titles = {_USUAL: records[_USUAL]} | titles
         key = state.choice("Text from", titles, "from", "A prompt of a task, or any text.")
         if key != OWN:
-            task = _task(model, key)
+            task = task_prompts.task(model, key)
             prompt = state.numbered("Prompt", task.clean_text, "prompt")
             st.caption(escaped(task.clean_text[prompt]))
-            return task.clean_text[prompt], _pair(model, task, prompt)
+            return task.clean_text[prompt], task_prompts.answers(model, task, prompt)
     known = registry.find(name).example if name in registry.names() else ""
     return state.written("Text", known or registry.MODELS[0].example, "text"), None
-
-
-def _identity(model: Transformer) -> tuple[str, int]:
-    return model.name, id(model)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={Transformer: _identity})
-def _records(model: Transformer) -> list[TaskRecord]:
-    return tasks.for_model(model)
-
-
-@st.cache_resource(max_entries=16, show_spinner=False, hash_funcs={Transformer: _identity})
-def _task(model: Transformer, key: str) -> Task:
-    return tasks.load(key, model, n=_PROMPTS)
-
-
-def _pair(model: Transformer, task: Task, prompt: int) -> tuple[str, str] | None:
-    """The right and the wrong next token of a prompt, where there is one of each."""
-    right, wrong = set(task.right[prompt].tolist()), set(task.wrong[prompt].tolist())
-    if len(right) != 1 or len(wrong) != 1:
-        return None
-    return model.text.pieces([*right])[0], model.text.pieces([*wrong])[0]
 
 
 # -- the answer ------------------------------------------------------------------------------------------------
@@ -170,7 +147,10 @@ def quoted(piece: str) -> str:
 @st.cache_resource(
     max_entries=64,
     show_spinner=False,
-    hash_funcs={Transformer: _identity, Given: lambda given: (given.subject, given.tensor.cpu().numpy().tobytes())},
+    hash_funcs={
+        Transformer: task_prompts.identity,
+        Given: lambda given: (given.subject, given.tensor.cpu().numpy().tobytes()),
+    },
 )
 def _first(model: Transformer, given: Given) -> tuple[tuple[str, str], ...]:
     """The first two answers: as text, and as a request names them; empty where one of them has no name."""
