@@ -162,8 +162,17 @@ def found(page: Any, server: str, folder: Path, **choices: object) -> str:
 
 def choose(page: Any, label: str, option: str) -> None:
     """Choose from a list as a person does."""
-    page.get_by_role("combobox", name=label).first.click()
-    page.get_by_role("option", name=option, exact=True).first.click()
+    from playwright.sync_api import TimeoutError as TooLong
+
+    for _ in range(10):  # a run of the page that comes late closes the list
+        page.get_by_role("combobox", name=label).first.click()
+        try:
+            page.get_by_role("option", name=option, exact=True).first.click(timeout=6000)
+        except TooLong:
+            continue
+        break
+    else:
+        raise AssertionError(f"'{option}' could not be chosen from '{label}'.")
     settled(page)
 
 

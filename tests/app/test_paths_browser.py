@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests import digits
-from tests.app.test_browser import page, server, settled
+from tests.app.test_browser import choose, page, server, settled
 
 __all__ = ["page", "server"]
 
@@ -108,8 +108,7 @@ def test_the_lens_in_a_browser(page: Any, server: str, micro_folder: Path, tmp_p
     page.locator("[data-id='a1.h1']").first.click()
     page.wait_for_url("**part=a1.h1**")
     settled(page)
-    page.get_by_role("combobox", name="Format").click()
-    page.get_by_role("option", name="JSON").click()
+    choose(page, "Format", "JSON")
     page.wait_for_timeout(1000)  # the choice begins another run of the page
     settled(page)
     with page.expect_download() as started:
