@@ -12,9 +12,10 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from tests import digits
+from tests.app import driving
+from tests.app.driving import frame, offer, parameter, ready
 from workbench import inspection, observing
 from workbench.app import attention_ask as ask
-from workbench.app import state
 from workbench.circuits.progress import ProgressFn
 from workbench.models import Transformer, fresh, registry
 
@@ -26,10 +27,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the page offer one model alone."""
 
     def use(model: Transformer) -> Transformer:
-        monkeypatch.setattr(registry, "names", lambda *_: ["mine"])
-        monkeypatch.setattr(registry, "find", lambda _: registry.NamedModel("mine", "Mine", "A model.", example=TEXT))
-        monkeypatch.setattr(state, "model", lambda _: model)
-        return model
+        return offer(monkeypatch, model, TEXT)
 
     return use
 
@@ -40,32 +38,8 @@ def script() -> None:
     attention.page()
 
 
-def ready(app: AppTest) -> AppTest:
-    """The page once all its work is done: a page that waits is drawn again by its timer, which a test has not."""
-    for _ in range(120):
-        assert not app.exception, app.exception
-        if not any(button.label == "Stop" for button in app.button):
-            return app
-        time.sleep(0.25)
-        app.run()
-    raise AssertionError("The work did not end.")
-
-
 def opened(**parameters: str) -> AppTest:
-    app = AppTest.from_function(script, default_timeout=60)
-    for name, parameter in parameters.items():
-        app.query_params[name] = parameter
-    return ready(app.run())
-
-
-def parameter(app: AppTest, name: str) -> list[str]:
-    found: Any = app.query_params.get(name, [])
-    return [found] if isinstance(found, str) else list(found)
-
-
-def frame(app: AppTest, column: str) -> Any:
-    """The first table with this column."""
-    return next(one.value for one in app.dataframe if column in one.value.columns)
+    return ready(driving.opened(script, parameters))
 
 
 def headings(app: AppTest) -> list[str]:

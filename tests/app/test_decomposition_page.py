@@ -13,14 +13,15 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests import digits
+from tests.app import driving
+from tests.app.driving import offer, parameter, ready
 from workbench import decomposing, inspection
-from workbench.app import state
 from workbench.app.background import Work
 from workbench.circuits import tasks
 from workbench.circuits.decomposition import all_nodes, contributions
 from workbench.circuits.decomposition.answers import answer
 from workbench.circuits.progress import Progress, ProgressFn, Stopped
-from workbench.models import Transformer, registry
+from workbench.models import Transformer
 from workbench.undisturbed import undisturbed
 
 TEXT = "When Mary and John went to the store, John gave a drink to"
@@ -31,10 +32,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the page offer one model alone."""
 
     def use(model: Transformer) -> Transformer:
-        monkeypatch.setattr(registry, "names", lambda *_: ["mine"])
-        monkeypatch.setattr(registry, "find", lambda _: registry.NamedModel("mine", "Mine", "A model."))
-        monkeypatch.setattr(state, "model", lambda _: model)
-        return model
+        return offer(monkeypatch, model)
 
     return use
 
@@ -45,27 +43,8 @@ def script() -> None:
     decomposition.page()
 
 
-def ready(app: AppTest) -> AppTest:
-    """The page once all its work is done: a page that waits is drawn again by its timer, which a test has not."""
-    for _ in range(60):
-        assert not app.exception, app.exception
-        if not any(button.label == "Stop" for button in app.button):
-            return app
-        time.sleep(0.5)
-        app.run()
-    raise AssertionError("The work did not end.")
-
-
 def opened(**parameters: str) -> AppTest:
-    app = AppTest.from_function(script, default_timeout=60)
-    for name, parameter in parameters.items():
-        app.query_params[name] = parameter
-    return ready(app.run())
-
-
-def parameter(app: AppTest, name: str) -> list[str]:
-    found: Any = app.query_params.get(name, [])
-    return [found] if isinstance(found, str) else list(found)
+    return ready(driving.opened(script, parameters))
 
 
 def table(app: AppTest, column: str = "source") -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,13 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from tests import digits
+from tests.app import driving
+from tests.app.driving import frame, offer, parameter
 from workbench import inspection, lens, reading
 from workbench.app import state
 from workbench.app.lens import window
 from workbench.app.lens_detail import said
-from workbench.models import Transformer, registry
+from workbench.models import Transformer
 
 TEXT = "When Mary and John went to the store, John gave a drink to"
 
@@ -26,10 +27,7 @@ def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     def use(model: Transformer) -> Transformer:
         monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "runs"))
-        monkeypatch.setattr(registry, "names", lambda *_: ["mine"])
-        monkeypatch.setattr(registry, "find", lambda _: registry.NamedModel("mine", "Mine", "A model.", example=TEXT))
-        monkeypatch.setattr(state, "model", lambda _: model)
-        return model
+        return offer(monkeypatch, model, TEXT)
 
     return use
 
@@ -41,31 +39,12 @@ def script() -> None:
 
 
 def ready(app: AppTest) -> AppTest:
-    """The page once all its work is done: a page that waits is drawn again by its timer, which a test has not."""
-    for _ in range(240):
-        assert not app.exception, app.exception
-        if not any(button.label == "Stop" for button in app.button):
-            return app
-        time.sleep(0.25)
-        app.run()
-    raise AssertionError("The work did not end.")
+    """A training takes longer than other work."""
+    return driving.ready(app, seconds=60)
 
 
 def opened(**parameters: str) -> AppTest:
-    app = AppTest.from_function(script, default_timeout=60)
-    for name, parameter in parameters.items():
-        app.query_params[name] = parameter
-    return ready(app.run())
-
-
-def parameter(app: AppTest, name: str) -> list[str]:
-    found: Any = app.query_params.get(name, [])
-    return [found] if isinstance(found, str) else list(found)
-
-
-def frame(app: AppTest, column: str) -> Any:
-    """The first table with this column."""
-    return next(one.value for one in app.dataframe if column in one.value.columns)
+    return ready(driving.opened(script, parameters))
 
 
 def metric(app: AppTest, label: str) -> str:

@@ -11,14 +11,15 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from tests import digits
+from tests.app import driving
+from tests.app.driving import frame, offer, parameter, ready
 from workbench import pathways
-from workbench.app import state
 from workbench.app.model_detail import escaped
 from workbench.app.paths_detail import count
 from workbench.app.paths_weights import parsed
 from workbench.circuits import tasks
 from workbench.circuits.progress import ProgressFn
-from workbench.models import Transformer, registry
+from workbench.models import Transformer
 
 TEXT = "When Mary and John went to the store, John gave a drink to"
 DEPTH = 4  # of the micro model: two layers, each attention and MLP
@@ -29,10 +30,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the page offer one model alone."""
 
     def use(model: Transformer) -> Transformer:
-        monkeypatch.setattr(registry, "names", lambda *_: ["mine"])
-        monkeypatch.setattr(registry, "find", lambda _: registry.NamedModel("mine", "Mine", "A model.", example=TEXT))
-        monkeypatch.setattr(state, "model", lambda _: model)
-        return model
+        return offer(monkeypatch, model, TEXT)
 
     return use
 
@@ -43,32 +41,8 @@ def script() -> None:
     paths.page()
 
 
-def ready(app: AppTest) -> AppTest:
-    """The page once all its work is done: a page that waits is drawn again by its timer, which a test has not."""
-    for _ in range(120):
-        assert not app.exception, app.exception
-        if not any(button.label == "Stop" for button in app.button):
-            return app
-        time.sleep(0.25)
-        app.run()
-    raise AssertionError("The work did not end.")
-
-
 def opened(**parameters: str) -> AppTest:
-    app = AppTest.from_function(script, default_timeout=60)
-    for name, parameter in parameters.items():
-        app.query_params[name] = parameter
-    return ready(app.run())
-
-
-def parameter(app: AppTest, name: str) -> list[str]:
-    found: Any = app.query_params.get(name, [])
-    return [found] if isinstance(found, str) else list(found)
-
-
-def frame(app: AppTest, column: str) -> Any:
-    """The first table with this column."""
-    return next(one.value for one in app.dataframe if column in one.value.columns)
+    return ready(driving.opened(script, parameters))
 
 
 def metric(app: AppTest, label: str) -> float:

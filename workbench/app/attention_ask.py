@@ -137,20 +137,7 @@ def _fits(model: Transformer, text: str) -> bool:
 
 def view() -> str:
     """Which view is shown; it stands in the address."""
-    if st.session_state.get("attention-view") not in _VIEWS:
-        given = state.parameter("view")
-        st.session_state["attention-view"] = given if given in _VIEWS else next(iter(_VIEWS))
-    found: str | None = st.segmented_control(
-        "View",
-        list(_VIEWS),
-        format_func=lambda key: _VIEWS[key],
-        key="attention-view",
-        required=True,
-        label_visibility="collapsed",
-    )
-    found = found or next(iter(_VIEWS))
-    state.set_parameter("view", None if found == next(iter(_VIEWS)) else found)
-    return found
+    return state.view(_VIEWS, "attention-view")
 
 
 def curve(model: Transformer) -> str:

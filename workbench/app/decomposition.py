@@ -77,7 +77,7 @@ def page() -> None:
             st.error(escaped(str(error)))
             return
     views = views_of(asked.given)
-    view = views[_chosen_view({key: one.title for key, one in views.items()})]
+    view = views[state.view({key: one.title for key, one in views.items()}, "view")]
     picture, side = beside("decomposition")
     request = replace(asked.request, sources=view.sources, tree=view.tree)
     with picture:
@@ -103,24 +103,6 @@ def page() -> None:
             downloads(files, f"{escaped_name(asked.model.name)}-decomposition", "decomposition-download")
     with picture:
         detail.chosen(asked, result, chosen, _take_back)
-
-
-def _chosen_view(titles: dict[str, str]) -> str:
-    """Which view is shown; it stands in the address."""
-    if st.session_state.get("view") not in titles:
-        given = state.parameter("view")
-        st.session_state["view"] = given if given in titles else next(iter(titles))
-    found: str | None = st.segmented_control(
-        "View",
-        list(titles),
-        format_func=lambda key: titles[key],
-        key="view",
-        required=True,
-        label_visibility="collapsed",
-    )
-    found = found or next(iter(titles))
-    state.set_parameter("view", None if found == next(iter(titles)) else found)
-    return found
 
 
 # -- what comes of it ------------------------------------------------------------------------------------------

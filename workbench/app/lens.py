@@ -39,7 +39,7 @@ def page() -> None:
     if not asked.model.cfg.n_layers:
         st.info(f"{escaped(asked.model.name)} has no layers, so there is no depth to read.")
         return
-    view = paths_ask.view(_VIEWS, "lens-view")
+    view = state.view(_VIEWS, "lens-view")
     picture, side = beside("lens")
     shown = Shown(asked, picture, side)
     with picture:

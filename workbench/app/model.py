@@ -43,7 +43,7 @@ class Ask:
 def page() -> None:
     """The whole page."""
     with st.sidebar:
-        name = _which()
+        name = state.model_name()
     try:
         model = state.model(name)
     except ValueError as error:
@@ -72,18 +72,6 @@ def page() -> None:
             files = _figures(model, found, selected)
     with side:
         model_detail.show(model, name, found, selected, files)
-
-
-def _which() -> str:
-    name = st.selectbox(
-        "Model",
-        registry.names(),
-        key="look-at",
-        bind="query-params",
-        accept_new_options=True,
-        help="A name from the list, a local folder in Hugging Face's layout, or a hub id such as owner/name.",
-    )
-    return name or registry.names()[0]
 
 
 def _head(model: Transformer, clicked: str | None) -> tuple[int, int] | None:

@@ -50,7 +50,7 @@ def page() -> None:
     # A model that answers once has no answers along the positions.
     once = asked.model.cfg.pooling != "none"
     titles = {key: title for key, title in _VIEWS.items() if key != "positions" or not once}
-    view = ask.view(titles, "paths-view")
+    view = state.view(titles, "paths-view")
     picture, side = beside("paths")
     shown = Shown(asked, picture, side)
     with picture:

@@ -183,26 +183,3 @@ def _classes(model: Transformer) -> tuple[str, str]:
 
 
 # -- which view ------------------------------------------------------------------------------------------------
-
-
-def view(titles: Mapping[str, str], key: str) -> str:
-    """Which view is shown; it stands in the address as ``view``, and the first is the usual one.
-
-    Args:
-        titles: by key.
-        key: of the widget, one for each page.
-    """
-    if st.session_state.get(key) not in titles:
-        given = state.parameter("view")
-        st.session_state[key] = given if given in titles else next(iter(titles))
-    found: str | None = st.segmented_control(
-        "View",
-        list(titles),
-        format_func=lambda one: titles[one],
-        key=key,
-        required=True,
-        label_visibility="collapsed",
-    )
-    found = found or next(iter(titles))
-    state.set_parameter("view", None if found == next(iter(titles)) else found)
-    return found

@@ -41,12 +41,8 @@ def model(name: str) -> Transformer:
     return found
 
 
-def chosen_model() -> tuple[str, Transformer]:
-    """A model that a person names, and its name; on every page that asks for one, it is the same.
-
-    Raises:
-        ValueError: there is no such model, or it cannot be read; one sentence.
-    """
+def model_name() -> str:
+    """What a person calls the model; on every page that asks for one, it is the same."""
     chosen = st.selectbox(
         "Model",
         registry.names(),
@@ -55,7 +51,16 @@ def chosen_model() -> tuple[str, Transformer]:
         accept_new_options=True,
         help="A name from the list, a local folder in Hugging Face's layout, or a hub id such as owner/name.",
     )
-    name = str(chosen or registry.names()[0])
+    return str(chosen or registry.names()[0])
+
+
+def chosen_model() -> tuple[str, Transformer]:
+    """A model that a person names, and its name.
+
+    Raises:
+        ValueError: there is no such model, or it cannot be read; one sentence.
+    """
+    name = model_name()
     return name, model(name)
 
 
@@ -221,3 +226,26 @@ def written(label: str, example: str, key: str, help: str | None = None) -> str:
     text: str = st.text_area(label, key=key, help=help)
     set_parameter(key, text if text != example and len(text) <= LONGEST else None)
     return text
+
+
+def view(titles: Mapping[str, str], key: str) -> str:
+    """Which view is shown; it stands in the address as ``view``, and the first is the usual one.
+
+    Args:
+        titles: by key.
+        key: of the widget, one for each page.
+    """
+    if st.session_state.get(key) not in titles:
+        given = parameter("view")
+        st.session_state[key] = given if given in titles else next(iter(titles))
+    found: str | None = st.segmented_control(
+        "View",
+        list(titles),
+        format_func=lambda one: titles[one],
+        key=key,
+        required=True,
+        label_visibility="collapsed",
+    )
+    found = found or next(iter(titles))
+    set_parameter("view", None if found == next(iter(titles)) else found)
+    return found

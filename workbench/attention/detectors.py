@@ -20,7 +20,7 @@ from torch import Tensor
 
 from workbench.attention.census_rows import Explained, Strip, strips
 from workbench.attention.copy_suppression import copy_suppression
-from workbench.attention.entropy import HeadValue
+from workbench.attention.entropy import HeadValue, listed
 from workbench.attention.layers import Given, LayerAttention, Text, require_rows_of_one, taken, watch
 from workbench.attention.observed import ByHead, plain
 from workbench.attention.prompt import RECENT
@@ -116,8 +116,7 @@ class Census:
             ValueError: as for :meth:`score`.
         """
         score = self.score(key)
-        heads = [HeadValue(at, head, float(score[at, head])) for at, head in (~score.isnan()).nonzero().tolist()]
-        return sorted(heads, key=lambda found: -found.value)[:n]
+        return listed(score, ~score.isnan(), descending=True)[:n]
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain numbers and lists (NaN as None)."""

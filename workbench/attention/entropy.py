@@ -69,16 +69,17 @@ def collapsed(found: Found, below: float = 0.1) -> list[HeadValue]:
 
     The paper calls a collapse "entropy near 0" and gives no threshold; 0.1 nats is a row with 98 % on one key.
     """
-    return _listed(found.entropy, found.entropy < below, descending=False)
+    return listed(found.entropy, found.entropy < below, descending=False)
 
 
 def uniform(found: Found, above: float = 0.95) -> list[HeadValue]:
     """Heads whose mean normalised entropy is above ``above``, the flattest first."""
     share = found.normalised_entropy
-    return _listed(share, share > above, descending=True)
+    return listed(share, share > above, descending=True)
 
 
-def _listed(values: ByHead, chosen: Tensor, descending: bool) -> list[HeadValue]:
+def listed(values: ByHead, chosen: Tensor, descending: bool) -> list[HeadValue]:
+    """The chosen heads [layer, head] with their values, in their order."""
     heads = [HeadValue(layer, head, float(values[layer, head])) for layer, head in chosen.nonzero().tolist()]
     return sorted(heads, key=lambda found: found.value, reverse=descending)
 

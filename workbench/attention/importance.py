@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.attention.asked import Asked, asked
-from workbench.attention.entropy import HeadValue
+from workbench.attention.entropy import HeadValue, listed
 from workbench.attention.layers import Text, taken
 from workbench.attention.observed import ByHead, plain
 from workbench.attention.pruning import Pruned, gradients, mean_outputs, per_run
@@ -136,8 +136,7 @@ class Importance:
     def top(self, key: str, n: int = 5) -> list[HeadValue]:
         """The ``n`` heads that matter most by a metric, the first first."""
         score = self.score(key)
-        heads = [HeadValue(at, head, float(score[at, head])) for at, head in (~score.isnan()).nonzero().tolist()]
-        return sorted(heads, key=lambda found: -found.value)[:n]
+        return listed(score, ~score.isnan(), descending=True)[:n]
 
     def agreement(self) -> tuple[list[str], Float[Tensor, "metric metric"]]:
         """Keys of the measured metrics, and Spearman's rank correlation over heads between each two of them.

@@ -199,8 +199,8 @@ def _paths_through(node: str, edges: Sequence[_Edge]) -> set[str]:
     return found
 
 
-def _layers(where: Places, members: Sequence[str]) -> Markup:
-    """Row names, hairlines of squeezed layers, faint dots for heads and MLPs outside the circuit."""
+def layer_names(where: Places) -> list[Markup]:
+    """Names of layers, and hairlines for those without a member."""
     marks: list[Markup] = []
     first, last = where.left - where.pitch / 2, where.right + where.pitch / 2
     for low, high in where.squeezed():
@@ -210,11 +210,16 @@ def _layers(where: Places, members: Sequence[str]) -> Markup:
         )
         # A run that is too thin for its name would touch its neighbours' names.
         name = f"layer {low}" if low == high else f"layers {low}–{high}"
-        y = (where.row_y[low] + where.row_y[high]) / 2 + 3
-        marks.append(line(name, 0, y, SMALL, fill=theme("muted")))
+        marks.append(line(name, 0, (where.row_y[low] + where.row_y[high]) / 2 + 3, SMALL, fill=theme("muted")))
+    marks += (line(f"layer {layer}", 0, where.row_y[layer] + 3, SMALL) for layer in where.open_rows)
+    return marks
+
+
+def _layers(where: Places, members: Sequence[str]) -> Markup:
+    """Row names, hairlines of squeezed layers, faint dots for heads and MLPs outside the circuit."""
+    marks = layer_names(where)
     inside = set(members)
     for layer in where.open_rows:
-        marks.append(line(f"layer {layer}", 0, where.row_y[layer] + 3, SMALL))
         names = [f"a{layer}.h{head}" for head in range(where.graph.n_heads)] + [f"m{layer}"] * where.graph.has_mlp
         for name in names:
             if name not in inside:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.circuits.graph import Graph, head_of
+from workbench.figures.circuit_graph import layer_names
 from workbench.figures.colours import SIGNED, SKY, theme
 from workbench.figures.figure import BODY, SMALL, Figure, frame, line
 from workbench.figures.path_lengths import legend_rows, unit_of
@@ -124,7 +125,11 @@ def path_flow(
     unit = unit_of(top)
     stops = list(dict.fromkeys(name for chain in drawn for name in chain.stops))
     lanes = _lanes(drawn, where, stops)
-    marks = [_rows(where), _lines(drawn, lanes, unit, selected), _biases(drawn, where, unit)]
+    marks = [
+        element("g", *layer_names(where), class_="wb-places"),
+        _lines(drawn, lanes, unit, selected),
+        _biases(drawn, where, unit),
+    ]
     marks.append(_nodes(drawn, where, stops, unit, selected))
     legend, height = legend_rows(_legend(drawn, unit), where.width)
     below = where.height + 18
@@ -230,22 +235,6 @@ def _aside(curve: Any, by: float) -> Any:
     # A cubic curve reaches three quarters of what both inner points are moved by.
     inner = np.array([by, by * flat / 0.75])
     return curve + np.array([[by, 0.0], inner, inner, [by, 0.0]])
-
-
-def _rows(where: Places) -> Markup:
-    """Names of layers, hairlines for those without a member."""
-    marks: list[Markup] = []
-    first, last = where.left - where.pitch / 2, where.right + where.pitch / 2
-    for low, high in where.squeezed():
-        marks += (
-            element("line", x1=first, x2=last, y1=y, y2=y, stroke=theme("faint"), stroke_width=0.7)
-            for y in where.row_y[low : high + 1]
-        )
-        name = f"layer {low}" if low == high else f"layers {low}–{high}"
-        marks.append(line(name, 0, (where.row_y[low] + where.row_y[high]) / 2 + 3, SMALL, fill=theme("muted")))
-    for layer in where.open_rows:
-        marks.append(line(f"layer {layer}", 0, where.row_y[layer] + 3, SMALL))
-    return element("g", *marks, class_="wb-places")
 
 
 def look(value: float, width: float) -> dict[str, Any]:
